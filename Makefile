@@ -1,0 +1,90 @@
+# `make demo` and `make test` are all a newcomer needs; both make the environment themselves.
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+# Test processes at once; whatever pytest-xdist takes for -n.
+JOBS ?= 2
+PYTEST_ARGS ?=
+# Given: used as it is. Not given: the newest of these that is 3.11 or later and able to make environments.
+PYTHON ?=
+PYTHONS := python3.13 python3.12 python3.11 python3
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help:
+	@echo "make demo    the daemon against the paper broker, live on the terminal"
+	@echo "make test    the whole test suite"
+	@echo "make lint    format, lint, types, import contracts"
+	@echo "make format  rewrite the sources as make lint wants them"
+	@echo "make lock    pin dependencies anew"
+	@echo "make build   the wheel, into dist/"
+	@echo "make clean   remove everything that was made"
+
+.PHONY: venv
+venv: $(STAMP)
+
+# The stamp is written last, so an interrupted installation is begun again.
+$(STAMP): requirements-dev.lock pyproject.toml
+	@chosen=; \
+	for candidate in $(if $(PYTHON),"$(PYTHON)",$(PYTHONS)); do \
+	    if "$$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+	        chosen=$$candidate; break; \
+	    fi; \
+	done; \
+	if [ -z "$$chosen" ]; then \
+	    echo "otocod needs Python 3.11 or later with the venv module; tried: $(or $(PYTHON),$(PYTHONS))." >&2; \
+	    echo "On Debian and Ubuntu: apt install python3 python3-venv. Or name one: make PYTHON=/path/to/python3.11" >&2; \
+	    exit 1; \
+	fi; \
+	echo "Making $(VENV) with $$("$$chosen" -V)"; \
+	"$$chosen" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP)
+	@$(BIN)/otocod demo
+
+.PHONY: test
+test: $(STAMP)
+	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(STAMP)
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+# Resolved on 3.11, the one that needs the most back-ports, so that the result serves the later ones too. The files carry
+# no addresses: where packages come from is the installing machine's business.
+COMPILE = $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras --no-header --no-emit-options \
+    --annotation-style=line
+
+.PHONY: lock
+lock: $(STAMP)
+	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	    { echo "make lock needs Python 3.11: make clean, then make lock PYTHON=python3.11" >&2; exit 1; }
+	$(COMPILE) --upgrade --output-file=requirements.lock pyproject.toml
+	$(COMPILE) --upgrade --extra=dev --constraint=requirements.lock --output-file=requirements-dev.lock pyproject.toml
+
+.PHONY: build
+build: $(STAMP)
+	$(BIN)/python -m build --wheel --no-isolation
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache bench.json
+	find otocod tests migrations -name __pycache__ -type d -prune -exec rm -rf {} +

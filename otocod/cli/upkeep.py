@@ -1,0 +1,243 @@
+"""db, config, doctor: looking after the databases and the settings."""
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from otocod.cli import output
+from otocod.cli.client import BROKER_TIMEOUT_S
+from otocod.cli.commands import Given, Json, command, new_app
+from otocod.cli.failure import DaemonDown, ExitStatus, Failed
+from otocod.cli.source import daemon, places, require_database
+
+if TYPE_CHECKING:
+    from otocod.config import Loaded
+
+db_app = new_app(help="The state database.")
+config_app = new_app(help="The settings.")
+
+
+def register(app: typer.Typer) -> None:
+    command(db_app, "upgrade")(db_upgrade)
+    command(db_app, "backup")(db_backup)
+    command(db_app, "check")(db_check)
+    app.add_typer(db_app, name="db")
+    command(config_app, "show")(config_show)
+    command(config_app, "check")(config_check)
+    app.add_typer(config_app, name="config")
+    command(app, "doctor")(doctor)
+    command(app, "reload")(reload)
+
+
+def load(*, on_terminal: bool = False) -> "Loaded":
+    """The settings as the daemon reads them. Raises Failed (78) with every problem."""
+    from otocod.config import ConfigInvalid, load_settings
+
+    try:
+        return load_settings(Given.config, os.environ, on_terminal=on_terminal)
+    except ConfigInvalid as invalid:
+        raise Failed(ExitStatus.CONFIGURATION, "the settings cannot be used", invalid.problems) from None
+
+
+def config_show(as_json: bool = Json) -> None:
+    """The effective settings, where each is from, its unit; secrets masked."""
+    from otocod.config import describe
+
+    loaded = load()
+    described = describe(loaded.settings, loaded.sources)
+    if as_json:
+        output.print_json([asdict(each) for each in described])
+        return
+    rows = [(each.name, each.value, each.unit, each.source, each.meaning) for each in described]
+    output.print_table(("setting", "value", "unit", "source", "meaning"), rows, empty="")
+    _warn(loaded)
+
+
+def config_check(as_json: bool = Json) -> None:
+    """Every problem of the settings at once."""
+    try:
+        loaded = load()
+    except Failed as failure:
+        if as_json:
+            output.print_json({"ok": False, "problems": list(failure.reasons), "warnings": []})
+        raise
+    if as_json:
+        output.print_json({"ok": True, "problems": [], "warnings": list(loaded.warnings)})
+        return
+    _warn(loaded)
+    output.say(f"the settings are good: {loaded.settings.environment}, data in {loaded.settings.data_dir}")
+
+
+def _warn(loaded: "Loaded") -> None:
+    for warning in loaded.warnings:
+        output.complain(f"warning: {warning}")
+
+
+@contextmanager
+def _exclusively(lock: Path) -> Iterator[None]:
+    """Holds the daemon's lock, so that no daemon starts meanwhile."""
+    lock.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise Failed(ExitStatus.NOT_AS_NEEDED, "otocod is running and has its database open; stop it first") from None
+    else:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def db_upgrade(as_json: bool = Json) -> None:
+    """Bring state.db to this release, after a backup. Not while the daemon runs, which does it at its start."""
+    from otocod.adapters.sqlite import check, migrate
+
+    where = places()
+    with _exclusively(where.data_dir / "lock"):
+        try:
+            saved = migrate.upgrade(where.state_db)
+        except (migrate.SchemaTooNew, check.NotFit) as error:
+            raise Failed(ExitStatus.FAILED, str(error)) from None
+        revision = migrate.current_revision(where.state_db)
+    if as_json:
+        output.print_json({"path": str(where.state_db), "revision": revision, "backup": str(saved) if saved else None})
+    else:
+        output.say(f"{where.state_db} has schema {revision}{f'; the former is in {saved}' if saved else ''}")
+
+
+def db_backup(
+    to: str | None = typer.Argument(None, metavar="[FILE]", help="Must not exist; beside state.db when left out."),
+    as_json: bool = Json,
+) -> None:
+    """A consistent copy of state.db, while the daemon runs or not."""
+    target = _absolute(to) if to else _usual_backup()
+    try:
+        found = daemon().post("/v1/backup", {"to": str(target)}, timeout_s=BROKER_TIMEOUT_S)
+    except DaemonDown:
+        found = _backup(places().state_db, target)
+    if as_json:
+        output.print_json(found)
+    else:
+        output.say(f"{found['path']}: {found['bytes']} bytes")
+
+
+def _usual_backup() -> Path:
+    from datetime import UTC, datetime
+
+    return places().state_db.with_name(f"state-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.db")
+
+
+def _absolute(path: str) -> Path:
+    # The daemon has another working directory.
+    return Path(path).absolute()
+
+
+def _backup(path: Path, to: Path) -> dict[str, Any]:
+    from otocod.adapters.sqlite import check
+
+    require_database(path)
+    try:
+        check.backup(path, to)
+    except FileExistsError:
+        raise Failed(ExitStatus.FAILED, f"{to} exists already") from None
+    except check.NotFit as unfit:
+        raise Failed(ExitStatus.FAILED, "the backup is not good", tuple(map(str, unfit.problems))) from None
+    return {"path": str(to), "bytes": to.stat().st_size}
+
+
+def db_check(as_json: bool = Json) -> None:
+    """Look for damage: SQLite's own integrity check, with indexes and foreign keys."""
+    from otocod.adapters.sqlite import check
+
+    path = places().state_db
+    require_database(path)
+    problems = check.integrity_check(path)
+    if as_json:
+        output.print_json({"path": str(path), "ok": not problems, "problems": list(problems)})
+    elif not problems:
+        output.say(f"{path} is sound")
+    if problems:
+        raise Failed(ExitStatus.FAILED, f"{path} is damaged", problems)
+
+
+def doctor(as_json: bool = Json) -> None:
+    """Look at everything that must be right, say what is not and how to mend it."""
+    try:
+        checks = daemon().get("/v1/doctor", timeout_s=BROKER_TIMEOUT_S)
+    except DaemonDown as down:
+        checks = [_check("daemon", False, down.message, "start it: otocod run"), *_local_checks()]
+    if as_json:
+        output.print_json(checks)
+    else:
+        print_checks(checks)
+    if not all(each["ok"] for each in checks):
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def print_checks(checks: list[dict[str, Any]]) -> None:
+    for each in checks:
+        output.say(f"{'ok  ' if each['ok'] else 'BAD '} {each['check']}: {each['detail']}")
+        if not each["ok"] and each.get("remedy"):
+            output.say(f"     mend it: {each['remedy']}")
+
+
+def _check(name: str, ok: bool, detail: str, remedy: str = "") -> dict[str, Any]:
+    return {"check": name, "ok": ok, "detail": detail, "remedy": remedy}
+
+
+def _local_checks() -> list[dict[str, Any]]:
+    """What can be judged without the daemon: settings, files, the kernel."""
+    from otocod.adapters.queue import landlock
+    from otocod.adapters.sqlite import check
+
+    try:
+        loaded = load()
+        checks = [_check("settings", True, f"{loaded.settings.environment}, {loaded.settings.data_dir}")]
+        checks += [_check("settings", False, warning) for warning in loaded.warnings]
+    except Failed as failure:
+        checks = [_check("settings", False, reason, "otocod config check") for reason in failure.reasons]
+    where = places()
+    try:
+        problems = check.startup_problems(where.state_db)
+    except OSError as error:
+        problems = (check.Problem(f"{where.data_dir}: {error.strerror}"),)
+    checks += [_check("database", False, each.text, each.mend or "") for each in problems]
+    if not problems:
+        there = where.state_db.exists()
+        checks.append(_check("database", True, f"{where.state_db} {'is sound' if there else 'will be made'}"))
+    checks.append(_queue_check(where.queue))
+    confined = landlock.is_available()
+    detail = "the kernel confines the queue's thread" if confined else "the kernel has no Landlock"
+    checks.append(_check("landlock", confined, detail, "" if confined else "keep the queue's directory to one user"))
+    note = check.sqlite_note()
+    if note:
+        checks.append(_check("sqlite", True, note))
+    return checks
+
+
+def _queue_check(path: Path) -> dict[str, Any]:
+    from otocod.adapters.queue import landlock
+    from otocod.adapters.queue.init import check_directory
+
+    if not path.parent.exists():
+        return _check("queue", True, f"{path} will be made")
+    refusals = check_directory(path, landlock.is_available())
+    return _check("queue", not refusals, "; ".join(refusals) or f"{path} is fit")
+
+
+def reload(as_json: bool = Json) -> None:
+    """Have the daemon read its settings again, as SIGHUP does."""
+    found: Mapping[str, Any] = daemon().post("/v1/reload")
+    if as_json:
+        output.print_json(found)
+    else:
+        for title in ("applied", "needs_restart", "problems"):
+            output.say(f"{title.replace('_', ' ')}: {', '.join(found.get(title) or ()) or 'nothing'}")
+    if found.get("problems"):
+        raise typer.Exit(ExitStatus.CONFIGURATION)

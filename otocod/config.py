@@ -1,0 +1,686 @@
+"""Settings: one frozen object, built once, validated whole, passed down as parts; nothing else reads the environment.
+
+Values come, later over earlier, from defaults, `otocod.toml` and `OTOCOD_*` variables. Secrets come from files that
+systemd hands over, because an environment is inherited by children and shown by tools.
+"""
+
+import difflib
+import functools
+import hmac
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, TypeAdapter
+from pydantic import ValidationError as PydanticError
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from otocod.text import sanitise
+
+SYSTEM_CONFIG = Path("/etc/otocod/otocod.toml")
+MASK = "******"
+
+_PREFIX = "OTOCOD_"
+_SECTION_SEPARATOR = "__"
+# Variables that share the prefix and are no settings: where the file is, and what tests and drills set.
+_NO_SETTINGS = re.compile(r"OTOCOD_(CONFIG|CRASH_.*|TEST_.*)")
+# A secret is one short line; a device or a wrong file given by mistake is not read to its end.
+_SECRET_MAX_BYTES = 16 * 1024
+# A Unix socket's address holds 108 bytes, the last of them a NUL.
+_SOCKET_PATH_MAX_BYTES = 107
+
+
+class ConfigInvalid(Exception):
+    """The settings cannot be used. `problems` holds every one of them, each a line that names the setting."""
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Secret:
+    """Text that never shows itself: not by print, repr, format, JSON or pickle. `reveal` is for the wire alone."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __format__(self, spec: str) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Secret):
+            return NotImplemented
+        return hmac.compare_digest(self._value.encode(), other._value.encode())
+
+    def __hash__(self) -> int:
+        # The same for all: a hash would be a fingerprint of the value.
+        return hash(Secret)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not written anywhere")
+
+
+class Environment(StrEnum):
+    PAPER = "paper"
+    SANDBOX = "sandbox"
+    PRODUCTION = "production"
+
+
+class OnDoubleExit(StrEnum):
+    ALERT = "alert"
+    FLATTEN = "flatten"
+
+
+class OnUnprotectable(StrEnum):
+    CLOSE = "close"
+    ALERT = "alert"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an operator reads about a setting, and the range that is enforced (both ends allowed, in `unit`)."""
+
+    meaning: str
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+    live: bool = False  # may change by SIGHUP
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = handler(source)
+        if self.low is None or self.high is None:
+            return schema
+        numeric = core_schema.no_info_after_validator_function(self._in_range, schema)
+        return core_schema.no_info_before_validator_function(_not_bool, numeric)
+
+    def _in_range(self, number: float) -> float:
+        assert self.low is not None and self.high is not None
+        # Written so that NaN, which compares false with everything, is outside.
+        if not (self.low <= number <= self.high):
+            raise _invalid(f"must be between {self.low:g} and {self.high:g} {self.unit}")
+        return number
+
+
+def _invalid(message: str) -> PydanticCustomError:
+    # The message is a template to pydantic; braces in a value must not be read as fields.
+    return PydanticCustomError("otocod", "{message}", {"message": message})
+
+
+def _not_bool(value: object) -> object:
+    # TOML's true would pass as the number 1.
+    if isinstance(value, bool):
+        raise _invalid("must be a number")
+    return value
+
+
+_ACCOUNT = re.compile(r"[A-Za-z0-9_-]{1,32}")
+
+
+def _accounts(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise _invalid("must be account numbers as text: a list in the file, comma-separated in the environment")
+    numbers = tuple(part.strip() for part in parts if part.strip())
+    if not numbers:
+        raise _invalid("at least one account number is needed")
+    # They become part of request paths.
+    wrong = [number for number in numbers if not _ACCOUNT.fullmatch(number)]
+    if wrong:
+        raise _invalid(f"no account number: {', '.join(map(repr, wrong))}")
+    if len(set(numbers)) != len(numbers):
+        raise _invalid("an account is named twice")
+    return numbers
+
+
+def _absolute(path: Path) -> Path:
+    # The daemon and the command line may be started in different directories and must mean the same file.
+    if not path.is_absolute() or "\0" in str(path):
+        raise _invalid("must be an absolute path")
+    return path
+
+
+def _no_trailing_slash(url: str) -> str:
+    return url.rstrip("/")
+
+
+def _version_or_none(value: object) -> object:
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{8}", value):
+        raise _invalid("must be a date as eight digits in quotes, or empty for none")
+    return value
+
+
+AcceptVersion = Annotated[str | None, BeforeValidator(_version_or_none)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Url = Annotated[str, AfterValidator(_no_trailing_slash)]
+
+
+class AcceptVersions(BaseModel):
+    """Section `accept_versions`: the API version asked for, per environment; empty sends no `Accept-Version` header."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # 20261012 is the newest version of the order API; without the header the oldest is served.
+    paper: Annotated[AcceptVersion, About("API version asked of the paper broker", "YYYYMMDD")] = "20261012"
+    # The sandbox has answered order placement with 404 when the header was present.
+    sandbox: Annotated[AcceptVersion, About("API version asked of the sandbox", "YYYYMMDD")] = None
+    production: Annotated[AcceptVersion, About("API version asked of production", "YYYYMMDD")] = "20261012"
+
+
+class Settings(BaseSettings):
+    """Everything an operator can set. Made by `load_settings`; all paths and addresses are resolved."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, hide_input_in_errors=True, validate_default=False
+    )
+
+    environment: Annotated[Environment, About("which broker: paper, sandbox or production")]
+    accounts: Annotated[tuple[str, ...], BeforeValidator(_accounts), About("account numbers that may be traded")]
+    api_url: Annotated[Url, About("REST address; fixed for sandbox and production")]
+    streamer_url: Annotated[Url, About("account streamer's address; fixed for sandbox and production")]
+    client_secret: Annotated[Secret, About("OAuth client secret, from the credential otocod-client-secret")]
+    refresh_token: Annotated[Secret, About("OAuth refresh token, from the credential otocod-refresh-token")]
+    data_dir: Annotated[AbsolutePath, About("directory of state.db, the lock and, by default, queue and socket")]
+    queue: Annotated[AbsolutePath, About("the queue database; its directory also holds `wake`")]
+    socket: Annotated[AbsolutePath, About("Unix socket of the admin interface")]
+    # One page of orders costs one request; every second is the most that leaves room for orders themselves.
+    reconcile_interval_s: Annotated[
+        float, About("REST sweep while an order is working; 60 when none is", "s", 1, 300, live=True)
+    ] = 15
+    # Beyond it the outcome of an order is unknown, which costs a search; the broker mostly answers within one second.
+    request_timeout_s: Annotated[float, About("longest wait for an answer of the broker", "s", 0.1, 120, live=True)] = (
+        10
+    )
+    # The broker's streamer asks for a heartbeat every 2 to 60 s.
+    heartbeat_interval_s: Annotated[float, About("streamer heartbeat", "s", 2, 60, live=True)] = 20
+    unprotected_limit_s: Annotated[
+        float, About("longest time without protection before the ladder moves on, per rung", "s", 0.1, 600, live=True)
+    ] = 5
+    on_double_exit: Annotated[OnDoubleExit, About("when both exits filled: alert or flatten", live=True)] = (
+        OnDoubleExit.ALERT
+    )
+    on_unprotectable: Annotated[OnUnprotectable, About("last rung of the ladder: close or alert", live=True)] = (
+        OnUnprotectable.CLOSE
+    )
+    # Ceilings against a runaway; they never hold back protection.
+    orders_per_minute: Annotated[
+        int, About("ceiling of entries, walks and trails", "orders per minute", 1, 100_000, live=True)
+    ] = 120
+    orders_per_bracket: Annotated[
+        int, About("ceiling of entries, walks and trails of one bracket", "orders per session", 1, 10_000, live=True)
+    ] = 12
+    log_format: Annotated[LogFormat, About("json or console; console on a terminal, json elsewhere")] = LogFormat.JSON
+    log_level: Annotated[LogLevel, About("least level that is logged: debug, info, warning, error", live=True)] = (
+        LogLevel.INFO
+    )
+    accept_versions: AcceptVersions = AcceptVersions()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        # The stock sources stop at the first bad file and do not tell where a value is from; load_settings does both.
+        return (init_settings,)
+
+    @property
+    def accept_version(self) -> str | None:
+        """The `Accept-Version` header's value for this environment; None sends no header."""
+        version: str | None = getattr(self.accept_versions, self.environment.value)
+        return version
+
+    @property
+    def state_db(self) -> Path:
+        return self.data_dir / "state.db"
+
+    @property
+    def lock(self) -> Path:
+        return self.data_dir / "lock"
+
+    @property
+    def wake(self) -> Path:
+        """Unix datagram socket: any datagram to it makes the daemon look into the queue at once."""
+        return self.queue.parent / "wake"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    settings: Settings
+    sources: Mapping[str, str]  # per setting, sections with a dot: where its value is from, in an operator's words
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One row of `config show`."""
+
+    name: str
+    value: str
+    unit: str
+    source: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reloaded:
+    """What a reload changes: `settings` to go on with, what is in force now, and what only a restart would change."""
+
+    settings: Settings
+    applied: tuple[str, ...]
+    needs_restart: tuple[str, ...]
+
+
+_FIXED_URLS: Mapping[Environment, Mapping[str, str]] = {
+    Environment.SANDBOX: {
+        "api_url": "https://api.cert.tastyworks.com",
+        "streamer_url": "wss://streamer.cert.tastyworks.com",
+    },
+    Environment.PRODUCTION: {
+        "api_url": "https://api.tastyworks.com",
+        "streamer_url": "wss://streamer.tastyworks.com",
+    },
+}
+_SCHEMES = {"api_url": ("http", "https"), "streamer_url": ("ws", "wss")}
+_CREDENTIALS = {"client_secret": "otocod-client-secret", "refresh_token": "otocod-refresh-token"}
+_SECTIONS: Mapping[str, type[BaseModel]] = {"accept_versions": AcceptVersions}
+
+
+def _about_settings() -> dict[str, About]:
+    """Every setting by name, `section.name` in sections, in the order they are shown."""
+    found: dict[str, About] = {}
+    for name, info in Settings.model_fields.items():
+        section = _SECTIONS.get(name)
+        fields = {name: info} if section is None else {f"{name}.{k}": v for k, v in section.model_fields.items()}
+        for full_name, each in fields.items():
+            found[full_name] = next(entry for entry in each.metadata if isinstance(entry, About))
+    return found
+
+
+ABOUT: Mapping[str, About] = _about_settings()
+
+
+@functools.cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    section, _, key = name.rpartition(".")
+    info = (_SECTIONS[section] if section else Settings).model_fields[key]
+    # Settings are checked one by one, so that the check of all together can run although some are wrong.
+    return TypeAdapter(
+        Annotated[(info.annotation, *info.metadata)],  # type: ignore[arg-type]  # a type made at run time
+        config=ConfigDict(arbitrary_types_allowed=True, hide_input_in_errors=True),
+    )
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Settings on their way in. `given`: raw values by name; a later source overwrites an earlier one."""
+
+    environ: Mapping[str, str]
+    given: dict[str, object] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def give(self, name: str, value: object, source: str) -> None:
+        self.given[name] = value
+        self.sources[name] = source
+
+    def give_default(self, name: str, value: object, source: str) -> None:
+        if name not in self.given:
+            self.give(name, value, source)
+
+    def unknown(self, name: str, where: str, known: Sequence[str]) -> None:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        self.problems.append(f"{sanitise(name, 80)}: unknown setting in {where}{hint}")
+
+
+def load_settings(config: Path | None, environ: Mapping[str, str], *, on_terminal: bool = False) -> Loaded:
+    """Read and check everything. `config` is the file named on the command line, if one was.
+
+    `on_terminal`: standard error is a terminal, which decides the default of `log_format`.
+    Raises ConfigInvalid with every problem found. Creates nothing and connects to nothing.
+    """
+    gathering = _Gathering(environ)
+    _gather_file(gathering, config)
+    _gather_environ(gathering)
+    environment = _environment_of(gathering)
+    _gather_secrets(gathering, environment)
+    _fill_addresses(gathering, environment)
+    _fill_paths(gathering)
+    gathering.give_default("log_format", "console" if on_terminal else "json", "default")
+    valid = _validated(gathering)
+    gathering.problems.extend(_contradictions(valid))
+    if gathering.problems:
+        raise ConfigInvalid(tuple(gathering.problems))
+    _warn(gathering, valid)
+    sources = {name: gathering.sources.get(name, "default") for name in ABOUT}
+    return Loaded(Settings(**_nested(valid)), sources, tuple(gathering.warnings))
+
+
+def describe(settings: Settings, sources: Mapping[str, str]) -> tuple[Described, ...]:
+    """The effective settings in a fixed order; secrets are masked."""
+    return tuple(
+        Described(name, _shown(_value(settings, name)), about.unit, sources.get(name, "default"), about.meaning)
+        for name, about in ABOUT.items()
+    )
+
+
+def reload(current: Settings, fresh: Settings) -> Reloaded:
+    """`current` with those settings of `fresh` that may change while the daemon runs."""
+    changed = [name for name in ABOUT if _value(current, name) != _value(fresh, name)]
+    applied = tuple(name for name in changed if ABOUT[name].live)
+    settings = current.model_copy(update={name: _value(fresh, name) for name in applied})
+    return Reloaded(settings, applied, tuple(name for name in changed if not ABOUT[name].live))
+
+
+def config_path(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
+    """The file to read, and whether it was named (then it has to exist). None: there is no file."""
+    if config is not None:
+        return config, True
+    if environ.get("OTOCOD_CONFIG"):
+        return Path(environ["OTOCOD_CONFIG"]), True
+    for candidate in _usual_configs(environ):
+        # lexists: a dangling link is a mistake to report, not an absent file.
+        if os.path.lexists(candidate):
+            return candidate, False
+    return None, False
+
+
+def _usual_configs(environ: Mapping[str, str]) -> Iterator[Path]:
+    yield SYSTEM_CONFIG
+    home = _xdg_dir(environ, "XDG_CONFIG_HOME", ".config")
+    if home is not None:
+        yield home / "otocod" / "otocod.toml"
+
+
+def _xdg_dir(environ: Mapping[str, str], variable: str, below_home: str) -> Path | None:
+    # A relative value is to be ignored, says the XDG base directory specification.
+    if environ.get(variable, "").startswith("/"):
+        return Path(environ[variable])
+    if environ.get("HOME", "").startswith("/"):
+        return Path(environ["HOME"]) / below_home
+    return None
+
+
+def _gather_file(gathering: _Gathering, config: Path | None) -> None:
+    path, _ = config_path(config, gathering.environ)
+    if path is None:
+        return
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        gathering.problems.append(f"{path}: cannot be read: {error.strerror}")
+        return
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        gathering.problems.append(f"{path}: is not TOML: {sanitise(str(error), 200)}")
+        return
+    for name, value in _flattened(document, gathering, str(path)):
+        if name in _CREDENTIALS:
+            gathering.problems.append(f"{name}: a secret does not belong in {path}; {_where_secrets_go(name)}")
+        elif name in ABOUT:
+            gathering.give(name, value, str(path))
+        else:
+            gathering.unknown(name, str(path), list(ABOUT))
+
+
+def _flattened(document: Mapping[str, object], gathering: _Gathering, where: str) -> Iterator[tuple[str, object]]:
+    for key, value in document.items():
+        if isinstance(value, dict) and key not in ABOUT:
+            yield from ((f"{key}.{inner}", each) for inner, each in value.items()) if value else ((key, value),)
+        elif key in _SECTIONS:
+            gathering.problems.append(f"{key}: must be a table, [{key}], in {where}")
+        else:
+            yield key, value
+
+
+def _gather_environ(gathering: _Gathering) -> None:
+    known = {variable_of(name): name for name in ABOUT}
+    for variable, value in sorted(gathering.environ.items()):
+        if not variable.startswith(_PREFIX) or _NO_SETTINGS.fullmatch(variable):
+            continue
+        name = known.get(variable)
+        if name is None:
+            gathering.unknown(variable, "the environment", list(known))
+        # An empty variable is one that was not set, except where empty is a value.
+        elif value or name.startswith("accept_versions."):
+            gathering.give(name, value, variable)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting: `accept_versions.paper` is OTOCOD_ACCEPT_VERSIONS__PAPER."""
+    return _PREFIX + name.replace(".", _SECTION_SEPARATOR).upper()
+
+
+def _environment_of(gathering: _Gathering) -> Environment | None:
+    """The environment if it is a known one; other rules depend on it. A wrong one is reported with all fields."""
+    try:
+        return Environment(str(gathering.given.get("environment")))
+    except ValueError:
+        return None
+
+
+def _where_secrets_go(name: str) -> str:
+    return f"put it into the file {_CREDENTIALS[name]} in $CREDENTIALS_DIRECTORY (systemd: LoadCredential=)"
+
+
+def _gather_secrets(gathering: _Gathering, environment: Environment | None) -> None:
+    for name in _CREDENTIALS:
+        variable = variable_of(name)
+        in_environ = gathering.given.pop(name, None)
+        if in_environ is not None and environment is Environment.PRODUCTION:
+            gathering.problems.append(f"{name}: {variable} is refused in production; {_where_secrets_go(name)}")
+            continue
+        problems_before = len(gathering.problems)
+        in_file = _credential(gathering, name)
+        if in_file is not None:
+            gathering.give(name, Secret(in_file), f"credential {_CREDENTIALS[name]}")
+            if in_environ is not None:
+                gathering.warnings.append(f"{name}: {variable} is not used, the credential file goes first")
+        elif len(gathering.problems) > problems_before:
+            continue
+        elif in_environ is not None:
+            gathering.give(name, Secret(str(in_environ).strip()), variable)
+            gathering.warnings.append(f"{name}: {variable} is visible to child processes; {_where_secrets_go(name)}")
+        elif environment is Environment.PAPER:
+            # The paper broker takes any.
+            gathering.give(name, Secret(f"paper-{name.replace('_', '-')}"), "placeholder for paper")
+        elif environment is not None:  # without one it is not known whether secrets are needed
+            gathering.problems.append(f"{name}: missing; {_where_secrets_go(name)}")
+
+
+def _credential(gathering: _Gathering, name: str) -> str | None:
+    """The content of the credential file, None if there is none; a file that cannot serve is a problem."""
+    directory = gathering.environ.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return None
+    path = Path(directory) / _CREDENTIALS[name]
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_SECRET_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        gathering.problems.append(f"{name}: {path} cannot be read: {error.strerror}")
+        return None
+    secret = raw.decode(errors="replace").strip()
+    # It travels in JSON and headers; a line break or control character means the wrong file.
+    if not secret or not secret.isascii() or not secret.isprintable() or len(raw) > _SECRET_MAX_BYTES:
+        gathering.problems.append(f"{name}: {path} must hold one line of plain text")
+        return None
+    return secret
+
+
+def _fill_addresses(gathering: _Gathering, environment: Environment | None) -> None:
+    if environment is None:
+        return
+    for name, url in _FIXED_URLS.get(environment, {}).items():
+        gathering.give_default(name, url, f"fixed for {environment}")
+
+
+def _fill_paths(gathering: _Gathering) -> None:
+    environ = gathering.environ
+    # systemd lists several directories with colons; ours is the first.
+    state_directory = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    xdg = _xdg_dir(environ, "XDG_STATE_HOME", ".local/state")
+    if state_directory:
+        gathering.give_default("data_dir", state_directory, "STATE_DIRECTORY")
+    elif xdg is not None:
+        gathering.give_default("data_dir", str(xdg / "otocod"), "default")
+    for name in ("data_dir", "queue", "socket"):
+        value = gathering.given.get(name)
+        if isinstance(value, str) and value.startswith("~/") and environ.get("HOME"):
+            gathering.given[name] = environ["HOME"] + value[1:]
+    data_dir = gathering.given.get("data_dir")
+    if isinstance(data_dir, str) and data_dir.startswith("/"):
+        gathering.give_default("queue", str(Path(data_dir) / "queue" / "queue.db"), "default")
+        gathering.give_default("socket", str(Path(data_dir) / "otocod.sock"), "default")
+
+
+def _validated(gathering: _Gathering) -> dict[str, Any]:
+    """Every setting that is right by itself, converted; the others become problems."""
+    valid: dict[str, Any] = {}
+    for name in ABOUT:
+        if name not in gathering.given:
+            if name in _REQUIRED and not _explained_elsewhere(name, gathering):
+                gathering.problems.append(f"{name}: missing; set it in otocod.toml or as {variable_of(name)}")
+            continue
+        value = gathering.given[name]
+        try:
+            valid[name] = _adapter(name).validate_python(value)
+        except PydanticError as error:
+            message = error.errors()[0]["msg"].replace("Input should be", "must be", 1)
+            shown = "" if isinstance(value, Secret) else f", not {sanitise(repr(value), 80)}"
+            gathering.problems.append(f"{name}: {message}{shown} ({gathering.sources[name]})")
+    return valid
+
+
+# `required` is not asked of sections' fields: they all have defaults.
+_REQUIRED = frozenset(name for name, info in Settings.model_fields.items() if info.is_required())
+
+
+def _explained_elsewhere(name: str, gathering: _Gathering) -> bool:
+    """A setting whose absence has been, or will be, reported by its own rule or follows from another problem."""
+    if name in _CREDENTIALS:
+        return True
+    if name in ("queue", "socket"):
+        return True  # they follow from data_dir
+    # Whether addresses are needed depends on the environment.
+    return name in ("api_url", "streamer_url") and _environment_of(gathering) is None
+
+
+def _contradictions(valid: Mapping[str, Any]) -> list[str]:
+    """Problems between settings that are right by themselves; settings that are missing are not judged."""
+    environment = valid.get("environment")
+    problems: list[str] = []
+    for name in ("api_url", "streamer_url"):
+        if environment is not None and name in valid:
+            problem = _address_problem(environment, name, valid[name])
+            if problem:
+                problems.append(f"{name}: {problem}")
+    return problems + _path_problems(valid)
+
+
+def _address_problem(environment: Environment, name: str, url: str) -> str | None:
+    fixed = _FIXED_URLS.get(environment, {}).get(name)
+    if fixed is not None:
+        return None if url == fixed else f"is fixed to {fixed} for {environment}; leave it out"
+    try:
+        parts = urlsplit(url)
+        good = _is_plain_loopback(parts, _SCHEMES[name])
+    except ValueError:  # a bad port or a bad IPv6 address
+        good = False
+    if good:
+        return None
+    schemes = " or ".join(f"{scheme}://" for scheme in _SCHEMES[name])
+    return f"must be {schemes} on loopback for paper, not {sanitise(repr(url), 80)}"
+
+
+def _is_plain_loopback(parts: SplitResult, schemes: tuple[str, ...]) -> bool:
+    """True for loopback with nothing that could lead elsewhere. May raise ValueError."""
+    host, _ = parts.hostname, parts.port
+    if parts.scheme not in schemes or host is None or parts.username is not None or parts.query or parts.fragment:
+        return False
+    # A name other than this one may resolve to anything.
+    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+
+def _path_problems(valid: Mapping[str, Any]) -> list[str]:
+    if not {"data_dir", "queue", "socket"} <= valid.keys():
+        return []
+    data_dir, queue, socket = valid["data_dir"], valid["queue"], valid["socket"]
+    taken = {data_dir / "state.db": "the state database", data_dir / "lock": "the lock", data_dir: "data_dir"}
+    problems = [
+        f"{name}: {path} is {taken[path]}" for name, path in (("queue", queue), ("socket", socket)) if path in taken
+    ]
+    if queue == socket or socket == queue.parent / "wake":
+        problems.append(f"socket: {socket} is a file of the queue")
+    # Submitters may write to the queue's directory: with state.db in it they could replace that.
+    if queue.parent == data_dir:
+        problems.append(f"queue: must be in a directory of its own, not in data_dir {data_dir}")
+    return problems
+
+
+def _warn(gathering: _Gathering, valid: Mapping[str, Any]) -> None:
+    size = len(os.fsencode(valid["socket"]))
+    if size > _SOCKET_PATH_MAX_BYTES:
+        gathering.warnings.append(
+            f"socket: the path has {size} bytes; other programs can connect to at most {_SOCKET_PATH_MAX_BYTES}"
+        )
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flat.items():
+        section, _, key = name.rpartition(".")
+        if section:
+            nested.setdefault(section, {})[key] = value
+        else:
+            nested[key] = value
+    return nested
+
+
+def _value(settings: Settings, name: str) -> Any:
+    return functools.reduce(getattr, name.split("."), settings)
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return sanitise(str(value))

@@ -1,0 +1,212 @@
+"""The bracket: one frozen record that holds all that is known and decided about an entry and its exits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import StrEnum
+
+from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
+from otocod.domain.orders import Order, OrderState
+from otocod.domain.request_types import BracketRequest
+from otocod.domain.specs import OrderSpec, Protection, Role
+from otocod.domain.spreads import matched_units, net_price, size_of
+
+
+class BracketState(StrEnum):
+    PENDING_ENTRY = "PENDING_ENTRY"
+    ENTRY_FILLED = "ENTRY_FILLED"
+    EXITS_LIVE = "EXITS_LIVE"
+    CLOSING = (
+        "CLOSING"  # the exits are being taken away and the position closed, because somebody or the ladder said so
+    )
+    CLOSED = "CLOSED"
+
+
+class Outcome(StrEnum):
+    TARGET_FILLED = "TARGET_FILLED"
+    STOP_FILLED = "STOP_FILLED"
+    ENTRY_NOT_FILLED = "ENTRY_NOT_FILLED"
+    CLOSED_BY_OPERATOR = "CLOSED_BY_OPERATOR"
+    CLOSED_OUTSIDE = "CLOSED_OUTSIDE"
+    TIME_EXIT = "TIME_EXIT"
+    EXPIRED = "EXPIRED"
+    RELEASED = "RELEASED"
+    DOUBLE_EXIT = "DOUBLE_EXIT"
+
+
+class OnDoubleExit(StrEnum):
+    ALERT = "alert"
+    FLATTEN = "flatten"
+
+
+class OnUnprotectable(StrEnum):
+    CLOSE = "close"
+    ALERT = "alert"
+
+
+class ClosePurpose(StrEnum):
+    """Why the position is being closed by a limit of ours; decides the outcome."""
+
+    OPERATOR = "operator"
+    UNPROTECTABLE = "unprotectable"  # the ladder's last rung
+    OUTSIDE_CHANGE = "outside-change"  # `on-outside-change: flatten`
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Settings a bracket keeps for life, as they were when it was accepted."""
+
+    unprotected_limit_us: int
+    on_unprotectable: OnUnprotectable
+    on_double_exit: OnDoubleExit
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """An intent to end the position: exits away, confirm, close by a limit. Committed before the first cancel."""
+
+    purpose: ClosePurpose
+    by: str
+    net_price: Decimal | None  # signed; None: at the natural price, asked for anew for every try
+    since_us: int
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    bracket_id: BracketId
+    client_ref: str
+    account: AccountNumber
+    request: BracketRequest
+    policy: Policy
+    created_at_us: int
+    state: BracketState
+    # Modes still open to it, strongest first; the first is in force. Never empty: the last is the stop alone.
+    ladder: tuple[Protection, ...]
+    orders: tuple[Order, ...] = ()  # in the order in which they were intended
+    # Ids that are on disk and were never used, in the order of use for each role.
+    staged: tuple[tuple[Role, ExternalIdentifier], ...] = ()
+    ids_made: int = 0
+    # Staged by a run that did not stop cleanly: possibly posted, so looked up and never posted again.
+    suspects: tuple[tuple[Role, ExternalIdentifier], ...] = ()
+    suspect_since_us: int | None = None
+    suspect_listings: int = 0
+    was_unfilled_at_restart: bool = False  # the first listing of this run showed the entry without a fill
+    outcome: Outcome | None = None
+    attention: str | None = None
+    first_fill_us: int | None = None
+    exits_allowed_us: int | None = None  # the entry is terminal with a fill: from here the unprotected limit runs
+    unprotected_since_us: int | None = None
+    unprotected_us: int = 0  # closed stretches only
+    flat_since_us: int | None = None  # every leg closed; the native group's sibling may still be on its way out
+    # Protection of ours is being moved (shrunk, swapped): until the limit that alone is no loss of protection.
+    moving_since_us: int | None = None
+    verified_group: ExternalIdentifier | None = None  # read at the broker after the trigger's fill: armed
+    verify_at_us: int | None = None  # when the group is to be read (again)
+    fills_asked_us: int | None = None
+    entry_cancel_asked: bool = False
+    is_frozen: bool = False  # no new orders except protection
+    is_held: bool = False  # a person changed something: no new orders at all until told
+    close: Close | None = None
+    rearms: int = 0  # exits ended by the broker and sent again, since the last that came into force
+    stop_refusals: int = 0
+    retry_exits_at_us: int | None = None
+    moved: tuple[tuple[Role, OrderSpec], ...] = ()  # exits as changed by an operator
+    listed_at_us: int | None = None  # the last complete listing it was compared with
+    is_stream_healthy: bool = True  # as of that listing
+    doubles_cancelled_us: int | None = None
+    wake_at_us: int | None = None  # the stored deadline: when to look again
+    closed_at_us: int | None = None
+    version: int = 0
+
+    @property
+    def protection(self) -> Protection:
+        return self.ladder[0]
+
+    @property
+    def size(self) -> int:
+        """Units of the spread asked for."""
+        return size_of(self.request.entry.legs)
+
+    def orders_of(self, *roles: Role) -> tuple[Order, ...]:
+        return tuple(order for order in self.orders if order.role in roles)
+
+    @property
+    def entries(self) -> tuple[Order, ...]:
+        return self.orders_of(Role.ENTRY)
+
+    @property
+    def exits(self) -> tuple[Order, ...]:
+        """Targets, stops and closes: all that takes the position down."""
+        return self.orders_of(Role.TARGET, Role.STOP, Role.CLOSE)
+
+    def order(self, external_identifier: ExternalIdentifier) -> Order | None:
+        for order in self.orders:
+            if order.external_identifier == external_identifier:
+                return order
+        return None
+
+    def with_order(self, order: Order) -> "Bracket":
+        """The bracket with this order in place of its former self, or added."""
+        for index, old in enumerate(self.orders):
+            if old.external_identifier == order.external_identifier:
+                if old == order:
+                    return self
+                return replace(self, orders=(*self.orders[:index], order, *self.orders[index + 1 :]))
+        return replace(self, orders=(*self.orders, order))
+
+    def filled_of(self, orders: Iterable[Order]) -> dict[str, int]:
+        """Filled quantity by leg symbol, over these orders."""
+        found = list(orders)
+        return {leg.symbol: sum(order.filled(leg.symbol) for order in found) for leg in self.request.entry.legs}
+
+    @property
+    def entry_units(self) -> int:
+        """Whole units of the spread that the entry has filled."""
+        return matched_units(self.request.entry.legs, self.filled_of(self.entries))
+
+    @property
+    def exit_units(self) -> int:
+        return matched_units(self.request.entry.legs, self.filled_of(self.exits))
+
+    @property
+    def open_by_leg(self) -> dict[str, int]:
+        """Per leg, entry fills less exit fills; negative is a surplus, a position opened the wrong way."""
+        closed = self.filled_of(self.exits)
+        return {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
+
+    @property
+    def open_units(self) -> int:
+        return matched_units(self.request.entry.legs, {s: max(q, 0) for s, q in self.open_by_leg.items()})
+
+    @property
+    def entry_net_price(self) -> Decimal | None:
+        """Signed net fill price per unit, once every fill of the entry is known."""
+        return _net_fill_price(self.entries)
+
+    @property
+    def exit_net_price(self) -> Decimal | None:
+        return _net_fill_price(self.exits)
+
+    @property
+    def unknown_orders(self) -> tuple[Order, ...]:
+        return tuple(order for order in self.orders if order.state is OrderState.UNKNOWN)
+
+
+def order_net_fill_price(order: Order) -> Decimal | None:
+    return _net_fill_price((order,))
+
+
+def _net_fill_price(orders: tuple[Order, ...]) -> Decimal | None:
+    filled = [order for order in orders if order.has_any_fill]
+    if not filled or not all(order.has_all_fills for order in filled):
+        return None
+    legs = filled[0].spec.legs
+    actions = {leg.symbol: leg.action for leg in legs}
+    fills = [
+        (symbol, actions[symbol], fill.quantity, fill.price)
+        for order in filled
+        for symbol, fill in order.fills
+        if symbol in actions
+    ]
+    return net_price(legs, fills)

@@ -1,0 +1,234 @@
+"""The end: exits taken away once the position is flat, closes by intent, and the outcome."""
+
+from dataclasses import replace
+
+from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnDoubleExit, Outcome
+from otocod.domain.commands import FetchQuote, Member, SubmitOrder
+from otocod.domain.entering import request_cancel
+from otocod.domain.exits import close_spec
+from otocod.domain.machine import BracketEvent
+from otocod.domain.orders import Order, OrderState
+from otocod.domain.protecting import stop_unprotected_clock
+from otocod.domain.specs import Role
+from otocod.domain.spreads import closing_legs
+from otocod.domain.timing import (
+    CLOSE_STEP_US,
+    CLOSE_TRIES_BEFORE_ALARM,
+    NATIVE_SIBLING_US,
+    QUOTE_RETRY_US,
+)
+from otocod.domain.turn import Turn
+
+
+def is_flat(bracket: Bracket) -> bool:
+    """Whether the entry is over and every leg it opened is closed, or more than closed."""
+    has_fill = any(order.has_any_fill for order in bracket.entries)
+    is_entry_over = all(order.is_terminal for order in bracket.entries)
+    return has_fill and is_entry_over and all(quantity <= 0 for quantity in bracket.open_by_leg.values())
+
+
+def take_exits_away(turn: Turn) -> None:
+    """The position is flat: what is left of the exits must not fill. In a native group the broker goes first."""
+    if turn.bracket.flat_since_us is None:
+        turn.set(flat_since_us=turn.now_us)
+        stop_unprotected_clock(turn)
+    flat_since_us = turn.bracket.flat_since_us
+    assert flat_since_us is not None
+    for order in turn.bracket.exits:
+        if order.is_terminal:
+            continue
+        if order.group is None or turn.now_us >= flat_since_us + NATIVE_SIBLING_US:
+            request_cancel(turn, order)
+        else:
+            turn.wake(flat_since_us + NATIVE_SIBLING_US)
+
+
+# Closing by intent.
+
+
+def pursue_close(turn: Turn) -> None:
+    """Exits away, confirmed; then a limit that closes. If that cannot be, protection again."""
+    close = turn.bracket.close
+    assert close is not None
+    if turn.bracket.state in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE):
+        turn.move(BracketEvent.BEGIN_CLOSE, "CloseBegun", f"{close.purpose} by {close.by}")
+    if turn.bracket.unprotected_since_us is None:
+        turn.set(unprotected_since_us=turn.now_us)
+    resting = [order for order in turn.bracket.orders_of(Role.TARGET, Role.STOP) if not order.is_terminal]
+    for order in resting:
+        request_cancel(turn, order)
+    if any(order.state is OrderState.UNKNOWN for order in turn.bracket.exits) or turn.bracket.suspects:
+        return
+    if any(not order.is_terminal for order in turn.bracket.orders_of(Role.TARGET, Role.STOP)):
+        return
+    closes = turn.bracket.orders_of(Role.CLOSE)
+    live = [order for order in closes if not order.is_terminal]
+    if live:
+        _reprice(turn, close, live[-1])
+        return
+    last = closes[-1] if closes else None
+    if last is not None and not last.is_settled and _abandon_close(turn, close, last):
+        return
+    _send_close(turn, close)
+
+
+def _reprice(turn: Turn, close: Close, order: Order) -> None:
+    if close.net_price is not None or order.acknowledged_at_us is None:
+        return
+    due_us = order.acknowledged_at_us + CLOSE_STEP_US
+    if turn.now_us >= due_us:
+        request_cancel(turn, order)
+    else:
+        turn.wake(due_us)
+
+
+def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
+    """A close that ended without our wish: a person's is given up and the exits put back; the ladder's goes on."""
+    turn.put(last, is_settled=True)
+    if last.cancel_asked_us is not None or last.state in (OrderState.ABSENT, OrderState.FILLED):
+        return False
+    why = last.refusal.text if last.refusal is not None else last.status_text
+    if close.purpose is ClosePurpose.OPERATOR:
+        turn.set(close=None)
+        turn.attend("close_failed", f"the close did not work ({why}): the exits are put back")
+        turn.move(BracketEvent.ABORT_CLOSE, "CloseAborted", why)
+        return True
+    turn.attend("close_failed", f"the close did not work ({why}): trying again")
+    turn.set(retry_exits_at_us=turn.now_us + turn.bracket.policy.unprotected_limit_us)
+    return False
+
+
+def _send_close(turn: Turn, close: Close) -> None:
+    bracket = turn.bracket
+    retry_at_us = bracket.retry_exits_at_us
+    if turn.natural is None and retry_at_us is not None and turn.now_us < retry_at_us:
+        turn.wake(retry_at_us)
+        return
+    price = close.net_price if close.net_price is not None else turn.natural
+    units = bracket.open_units
+    if units <= 0:
+        turn.attend(
+            "legs_uneven", "the open legs are out of ratio and cannot be closed as a spread: close them by hand"
+        )
+        return
+    if price is None:
+        if turn.is_quote_missing:
+            turn.attend(
+                "quote_missing", "no quotes to price the close by: still trying; `close B --at PRICE` needs none"
+            )
+            turn.set(retry_exits_at_us=turn.now_us + QUOTE_RETRY_US)
+            turn.wake(turn.now_us + QUOTE_RETRY_US)
+            return
+        turn.set(retry_exits_at_us=turn.now_us + QUOTE_RETRY_US)
+        turn.wake(turn.now_us + QUOTE_RETRY_US)
+        turn.ask(FetchQuote(closing_legs(bracket.request.entry.legs, 1)))
+        return
+    tries = close.tries + 1
+    turn.set(close=replace(close, tries=tries), retry_exits_at_us=None)
+    if tries == CLOSE_TRIES_BEFORE_ALARM:
+        turn.attend("close_slow", f"the close has not filled after {tries} tries")
+    spec = close_spec(bracket.request, units=units, net_price=price)
+    order, must_commit = turn.intend(Role.CLOSE, spec)
+    turn.ask(SubmitOrder(Member(order.external_identifier, Role.CLOSE, spec), after_commit=must_commit))
+
+
+# The outcome.
+
+
+def conclude(turn: Turn) -> None:
+    bracket = turn.bracket
+    if any(not order.is_terminal for order in bracket.orders):
+        _drop_orphans(turn)
+        return
+    if not any(order.has_any_fill for order in bracket.entries):
+        _close_unfilled(turn)
+    elif is_flat(bracket) and not bracket.suspects:
+        _close_flat(turn)
+
+
+def _drop_orphans(turn: Turn) -> None:
+    """Exits of a group whose entry ended without a fill: the broker cancels them, and if it does not, we do."""
+    bracket = turn.bracket
+    is_dead = all(order.is_terminal and not order.has_any_fill for order in bracket.entries)
+    if not is_dead:
+        return
+    if bracket.flat_since_us is None:
+        turn.set(flat_since_us=turn.now_us)
+    since_us = turn.bracket.flat_since_us
+    assert since_us is not None
+    if turn.now_us < since_us + NATIVE_SIBLING_US:
+        turn.wake(since_us + NATIVE_SIBLING_US)
+        return
+    for order in bracket.exits:
+        request_cancel(turn, order)
+
+
+def _close_unfilled(turn: Turn) -> None:
+    turn.set(outcome=Outcome.ENTRY_NOT_FILLED, closed_at_us=turn.now_us, suspects=())
+    entry = turn.bracket.entries[-1]
+    why = entry.refusal.text if entry.refusal is not None else entry.status_text
+    if entry.refusal is not None or entry.state is OrderState.REJECTED:
+        head = entry.head
+        reason = why if head is None or not head.reject_reason else f"{why}: {head.reject_reason}"
+        turn.attend("entry_refused", f"the entry was not taken ({reason})")
+    turn.move(BracketEvent.ABANDON, "EntryNotFilled", why)
+
+
+def _close_flat(turn: Turn) -> None:
+    bracket = turn.bracket
+    surplus = {symbol: -quantity for symbol, quantity in bracket.open_by_leg.items() if quantity < 0}
+    turn.set(outcome=_outcome(bracket, has_surplus=bool(surplus)), closed_at_us=turn.now_us)
+    if surplus:
+        legs = ", ".join(f"{quantity} of {symbol.strip()}" for symbol, quantity in sorted(surplus.items()))
+        remedy = "close it by hand" if bracket.policy.on_double_exit is OnDoubleExit.ALERT else "flatten it by hand"
+        turn.attend("double_exit", f"both exits filled: a surplus of {legs} was opened the wrong way; {remedy}")
+    assert turn.bracket.outcome is not None
+    turn.move(BracketEvent.FINISH, "BracketClosed", turn.bracket.outcome.value)
+
+
+def _outcome(bracket: Bracket, *, has_surplus: bool) -> Outcome:
+    if has_surplus:
+        return Outcome.DOUBLE_EXIT
+    filled = [order for order in bracket.exits if order.has_any_fill]
+    last = max(filled, key=lambda order: max((fill.filled_at_us or 0 for _, fill in order.fills), default=0))
+    match last.role:
+        case Role.TARGET:
+            return Outcome.TARGET_FILLED
+        case Role.STOP:
+            return Outcome.STOP_FILLED
+        case _:
+            return _outcome_of_close(bracket.close)
+
+
+def _outcome_of_close(close: Close | None) -> Outcome:
+    """A close by the ladder stands for the stop that no mode could place."""
+    if close is None or close.purpose is ClosePurpose.OPERATOR:
+        return Outcome.CLOSED_BY_OPERATOR
+    return Outcome.STOP_FILLED if close.purpose is ClosePurpose.UNPROTECTABLE else Outcome.CLOSED_OUTSIDE
+
+
+def tend_closed(turn: Turn) -> None:
+    """What turns up after the end: an order that was given up is cancelled, a filled entry brings the bracket back."""
+    bracket = turn.bracket
+    if bracket.outcome is Outcome.RELEASED:
+        return
+    for order in bracket.orders:
+        if not order.is_terminal:
+            turn.attend(
+                "order_resurfaced", f"an order given up has turned up at the broker ({order.role}): cancelling it"
+            )
+            request_cancel(turn, order)
+    is_open = any(quantity > 0 for quantity in bracket.open_by_leg.values())
+    is_surplus = any(quantity < 0 for quantity in bracket.open_by_leg.values())
+    if is_open and bracket.outcome is Outcome.ENTRY_NOT_FILLED:
+        _reopen(turn)
+    elif is_open or (is_surplus and bracket.outcome is not Outcome.DOUBLE_EXIT):
+        turn.attend("filled_late", "a fill came after the bracket was closed: its position is not flat, look at it")
+
+
+def _reopen(turn: Turn) -> None:
+    first_fill_us = turn.bracket.first_fill_us
+    turn.set(outcome=None, closed_at_us=None, flat_since_us=None, close=None, exits_allowed_us=None)
+    turn.set(first_fill_us=turn.now_us if first_fill_us is None else first_fill_us, unprotected_since_us=turn.now_us)
+    turn.attend("entry_filled_late", "the entry turned out to be filled after the bracket was closed: protecting it")
+    turn.move(BracketEvent.REOPEN, "EntryFilledLate")

@@ -1,0 +1,361 @@
+"""One order: what we asked for, and everything the broker ever said about it, joined.
+
+Knowledge only grows. A broker order is known through *views*, one for each broker order id (a replacement gets a
+new id, so one order of ours may have several). A view is a join of all reports of that id:
+
+    status      the furthest along of all statuses seen (terminal absorbs, Filled above every other end)
+    fills       a set that only grows, one element for each fill id
+    remaining   the smallest ever reported
+
+so applying any reports in any order, with repeats, gives the same view. The stream promises neither order nor
+absence of repeats, and REST answers race with it.
+"""
+
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from enum import StrEnum
+from functools import reduce
+from typing import TypeVar
+
+from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier, FillId
+from otocod.domain.specs import Action, OrderSpec, OrderType, Role
+
+T = TypeVar("T", str, Decimal, BrokerOrderId, OrderType)
+
+
+class BrokerStatus(StrEnum):
+    """The broker's words. A word that is not here arrives as UNRECOGNISED: never terminal, always looked into."""
+
+    UNRECOGNISED = "?"
+    CONTINGENT = "Contingent"
+    RECEIVED = "Received"
+    ROUTED = "Routed"
+    IN_FLIGHT = "In Flight"
+    LIVE = "Live"
+    REPLACE_REQUESTED = "Replace Requested"
+    CANCEL_REQUESTED = "Cancel Requested"
+    REJECTED = "Rejected"
+    EXPIRED = "Expired"
+    REMOVED = "Removed"
+    PARTIALLY_REMOVED = "Partially Removed"
+    CANCELLED = "Cancelled"
+    FILLED = "Filled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return _RANK[self] >= _RANK[BrokerStatus.REJECTED]
+
+
+# Declared in the order of progress. Filled is last, so that a fill seen after a cancel counts: the broker reports
+# late fills of cancelled orders.
+_RANK = {status: rank for rank, status in enumerate(BrokerStatus)}
+
+
+class OrderState(StrEnum):
+    """Ours. ABSENT: an id we gave up, proved to be nowhere at the broker when we looked, and never posted again."""
+
+    INTENDED = "INTENDED"
+    IN_FLIGHT = "IN_FLIGHT"
+    WORKING = "WORKING"
+    CONTINGENT = "CONTINGENT"
+    CANCEL_PENDING = "CANCEL_PENDING"
+    REPLACE_PENDING = "REPLACE_PENDING"
+    UNKNOWN = "UNKNOWN"
+    FILLED = "FILLED"
+    CANCELLED = "CANCELLED"
+    EXPIRED = "EXPIRED"
+    REJECTED = "REJECTED"
+    ABSENT = "ABSENT"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset(
+    {OrderState.FILLED, OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED, OrderState.ABSENT}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    fill_id: FillId
+    quantity: int
+    price: Decimal  # per share or contract, unsigned as on the wire
+    filled_at_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegReport:
+    symbol: str
+    action: Action | None  # None: an action we do not know
+    quantity: int
+    remaining: int | None = None
+    fills: tuple[Fill, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OrderReport:
+    """One message of the broker about one order, translated by the adapter and not yet believed."""
+
+    broker_order_id: BrokerOrderId
+    status: BrokerStatus
+    status_text: str  # as sent; differs from `status` only when that is UNRECOGNISED
+    legs: tuple[LegReport, ...] = ()
+    external_identifier: ExternalIdentifier | None = None
+    source: str | None = None
+    complex_order_id: ComplexOrderId | None = None
+    order_type: OrderType | None = None
+    net_price: Decimal | None = None  # signed, debit positive
+    stop_trigger: Decimal | None = None
+    replaces: BrokerOrderId | None = None
+    replaced_by: BrokerOrderId | None = None
+    cancelled_by: str | None = None  # the broker's user id of a person who cancelled
+    reject_reason: str | None = None
+    received_at_us: int | None = None
+    updated_at_ms: int | None = None  # a hint only
+
+
+@dataclass(frozen=True, slots=True)
+class LegView:
+    symbol: str
+    quantity: int
+    remaining: int  # the smallest ever reported
+    fills: tuple[Fill, ...]  # ordered by fill id
+
+    def join(self, other: "LegView") -> "LegView":
+        if self == other:
+            return self
+        fills = {fill.fill_id: fill for fill in other.fills} | {fill.fill_id: fill for fill in self.fills}
+        return LegView(
+            symbol=self.symbol,
+            quantity=max(self.quantity, other.quantity),
+            remaining=min(self.remaining, other.remaining),
+            fills=tuple(fills[fill_id] for fill_id in sorted(fills)),
+        )
+
+    @property
+    def filled_by_fills(self) -> int:
+        return sum(fill.quantity for fill in self.fills)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything said about one broker order id, joined."""
+
+    broker_order_id: BrokerOrderId
+    status: BrokerStatus
+    status_text: str
+    legs: tuple[LegView, ...]  # ordered by symbol
+    replaces: BrokerOrderId | None
+    replaced_by: BrokerOrderId | None
+    cancelled_by: str | None
+    source: str | None
+    reject_reason: str | None
+    order_type: OrderType | None
+    net_price: Decimal | None
+    stop_trigger: Decimal | None
+
+    def join(self, other: "View") -> "View":
+        if self == other:
+            return self
+        ahead, behind = (self, other) if _progress(self) >= _progress(other) else (other, self)
+        legs = {leg.symbol: leg for leg in behind.legs}
+        for leg in ahead.legs:
+            legs[leg.symbol] = leg.join(legs[leg.symbol]) if leg.symbol in legs else leg
+        return View(
+            broker_order_id=self.broker_order_id,
+            status=ahead.status,
+            status_text=ahead.status_text,
+            legs=tuple(legs[symbol] for symbol in sorted(legs)),
+            replaces=_either(ahead.replaces, behind.replaces),
+            replaced_by=_either(ahead.replaced_by, behind.replaced_by),
+            cancelled_by=_either(ahead.cancelled_by, behind.cancelled_by),
+            source=_either(ahead.source, behind.source),
+            reject_reason=_either(ahead.reject_reason, behind.reject_reason),
+            order_type=_either(ahead.order_type, behind.order_type),
+            net_price=_either(ahead.net_price, behind.net_price),
+            stop_trigger=_either(ahead.stop_trigger, behind.stop_trigger),
+        )
+
+    def filled(self, symbol: str) -> int:
+        """Quantity of one leg that is filled: the most that fills, remaining and status together prove.
+
+        The broker says Filled as soon as the first leg is complete, with that leg's fills alone; the status
+        already speaks for all legs.
+        """
+        for leg in self.legs:
+            if leg.symbol == symbol:
+                if self.status is BrokerStatus.FILLED:
+                    return leg.quantity
+                return max(leg.filled_by_fills, leg.quantity - leg.remaining)
+        return 0
+
+    @property
+    def has_all_fills(self) -> bool:
+        return bool(self.legs) and all(leg.filled_by_fills >= self.filled(leg.symbol) for leg in self.legs)
+
+
+def _progress(view: View) -> tuple[int, str]:
+    return _RANK[view.status], view.status_text
+
+
+def _either(first: T | None, second: T | None) -> T | None:
+    # The larger of two values that ought to agree: any rule will do that does not depend on who spoke first.
+    if first is None:
+        return second
+    return first if second is None else max(first, second)
+
+
+def view_from_report(report: OrderReport) -> View:
+    legs: dict[str, LegView] = {}
+    for leg in report.legs:
+        remaining = leg.quantity if leg.remaining is None else min(leg.remaining, leg.quantity)
+        fills = tuple(sorted({fill.fill_id: fill for fill in leg.fills}.values(), key=lambda fill: fill.fill_id))
+        legs[leg.symbol] = LegView(leg.symbol, leg.quantity, max(remaining, 0), fills)
+    return View(
+        broker_order_id=report.broker_order_id,
+        status=report.status,
+        status_text=report.status_text,
+        legs=tuple(legs[symbol] for symbol in sorted(legs)),
+        replaces=report.replaces,
+        replaced_by=report.replaced_by,
+        cancelled_by=report.cancelled_by,
+        source=report.source,
+        reject_reason=report.reject_reason,
+        order_type=report.order_type,
+        net_price=report.net_price,
+        stop_trigger=report.stop_trigger,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A proved no. `codes`: the broker's codes, the outermost first; branch on these, never on the message."""
+
+    http_status: int
+    codes: tuple[str, ...]
+    message: str
+
+    @property
+    def text(self) -> str:
+        return f"{', '.join(self.codes) or self.http_status}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One order of a bracket, found by its external identifier; the id is posted at most once, ever."""
+
+    external_identifier: ExternalIdentifier
+    role: Role
+    spec: OrderSpec
+    state: OrderState
+    intended_at_us: int
+    # All members of one native group carry the same name: the external identifier of the first of them.
+    group: ExternalIdentifier | None = None
+    complex_order_id: ComplexOrderId | None = None
+    replaces: ExternalIdentifier | None = None  # a move of ours: the order this one takes the place of
+    views: tuple[View, ...] = ()  # ordered by broker order id
+    refusal: Refusal | None = None
+    retry_at_us: int | None = None  # proved not sent: when the same id may go again
+    retries: int = 0
+    unknown_since_us: int | None = None
+    absent_listings: int = 0  # complete listings without it, since unknown_since_us
+    cancel_asked_us: int | None = None  # our own cancel, first asked for
+    cancel_sent_us: int | None = None  # and last sent
+    cancel_tries: int = 0
+    waits_for_session: bool = False  # the broker's warning: held until the next session
+    acknowledged_at_us: int | None = None  # first heard of from the broker
+    is_settled: bool = False  # its end has been taken into account
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.state.is_terminal
+
+    @property
+    def is_known_at_broker(self) -> bool:
+        return bool(self.views)
+
+    @property
+    def heads(self) -> tuple[View, ...]:
+        """The views that no other view replaces. More than one: two orders carry this id, and only one may live."""
+        replaced = {view.replaces for view in self.views if view.replaces is not None}
+        ids = {view.broker_order_id for view in self.views}
+        return tuple(
+            view
+            for view in self.views
+            if view.broker_order_id not in replaced and (view.replaced_by is None or view.replaced_by not in ids)
+        )
+
+    @property
+    def head(self) -> View | None:
+        """The view that speaks for the order: a working one if there is one, else the furthest along, oldest first."""
+        heads = self.heads
+        if not heads:
+            return None
+        return min(heads, key=lambda view: (view.status.is_terminal, -_RANK[view.status], _age(view)))
+
+    @property
+    def broker_order_id(self) -> BrokerOrderId | None:
+        head = self.head
+        return None if head is None else head.broker_order_id
+
+    @property
+    def status_text(self) -> str:
+        """The broker's word; ours only before it has one, or once we know better than an unanswered request."""
+        head = self.head
+        return self.state.value if head is None else head.status_text
+
+    def filled(self, symbol: str) -> int:
+        """Filled quantity of one leg, over the whole chain of replacements and any doubles."""
+        heads = {view.broker_order_id for view in self.heads}
+        total = 0
+        seen: set[FillId] = set()
+        for view in self.views:
+            if view.broker_order_id in heads:
+                continue
+            for leg in view.legs:
+                if leg.symbol == symbol:
+                    total += sum(fill.quantity for fill in leg.fills if fill.fill_id not in seen)
+                    seen.update(fill.fill_id for fill in leg.fills)
+        for view in self.heads:
+            repeated = sum(
+                fill.quantity for leg in view.legs if leg.symbol == symbol for fill in leg.fills if fill.fill_id in seen
+            )
+            total += view.filled(symbol) - repeated
+        return total
+
+    @property
+    def has_any_fill(self) -> bool:
+        return any(self.filled(leg.symbol) for leg in self.spec.legs)
+
+    @property
+    def has_all_fills(self) -> bool:
+        return all(view.has_all_fills or not view.status.is_terminal for view in self.views)
+
+    @property
+    def fills(self) -> tuple[tuple[str, Fill], ...]:
+        """(symbol, fill), each fill id once, in the order of symbols and fill ids."""
+        found = {fill.fill_id: (leg.symbol, fill) for view in self.views for leg in view.legs for fill in leg.fills}
+        return tuple(sorted(found.values(), key=lambda item: (item[0], item[1].fill_id)))
+
+    def learn(self, report: OrderReport) -> "Order":
+        """The order with one more report joined in; its `state` is the machine's to change."""
+        new = view_from_report(report)
+        views = {view.broker_order_id: view for view in self.views}
+        old = views.get(new.broker_order_id)
+        views[new.broker_order_id] = new if old is None else old.join(new)
+        complex_order_id = self.complex_order_id or report.complex_order_id
+        if old == views[new.broker_order_id] and complex_order_id == self.complex_order_id:
+            return self
+        ordered = tuple(sorted(views.values(), key=_age))
+        return replace(self, views=ordered, complex_order_id=complex_order_id)
+
+
+def _age(view: View) -> tuple[int, str]:
+    # Broker ids are numbers that grow; compared as text "9" would be younger than "10".
+    return len(view.broker_order_id), view.broker_order_id
+
+
+def join_all(order: Order, reports: tuple[OrderReport, ...]) -> Order:
+    return reduce(Order.learn, reports, order)

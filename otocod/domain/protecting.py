@@ -1,0 +1,508 @@
+"""Protection: which exits are wanted, which are missing, and what their ends mean. Level-triggered: each turn compares
+what rests at the broker with what should, and asks for the difference, so a lost message costs time and never sense.
+
+Order of moves: the stop is the first protection placed and the last removed. Nothing replaces or closes an order that
+may still live; only a terminal status read from the broker is proof.
+"""
+
+from dataclasses import replace
+from decimal import Decimal
+
+from otocod.domain.acceptance import has_absolute_exits, send_group
+from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnUnprotectable
+from otocod.domain.commands import Member, ReadComplex, ReadOrder, ReplaceOrder, SubmitComplex, SubmitOrder
+from otocod.domain.entering import request_cancel
+from otocod.domain.exits import exit_specs
+from otocod.domain.machine import BracketEvent, OrderEvent
+from otocod.domain.orders import BrokerStatus, Order, OrderState, View
+from otocod.domain.request_types import OutsidePolicy
+from otocod.domain.specs import OrderSpec, Protection, Role
+from otocod.domain.spreads import matched_units, scaled_legs
+from otocod.domain.timing import (
+    FILLS_GIVEN_UP_AFTER_US,
+    FILLS_READ_AFTER_US,
+    LIMITS_BEFORE_CLOSE,
+    REARMS_BEFORE_LADDER,
+    RECEIVED_IS_HELD_US,
+    VERIFY_RETRY_US,
+)
+from otocod.domain.turn import Turn
+
+_NATIVE = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
+
+
+def wanted_roles(bracket: Bracket) -> tuple[Role, ...]:
+    """The exits that are to rest at the broker, the stop first."""
+    asked = tuple(
+        role
+        for role, rule in ((Role.STOP, bracket.request.stop), (Role.TARGET, bracket.request.target))
+        if rule is not None
+    )
+    # Without quotes the other exit cannot be watched, and of the two the stop is the protection.
+    return asked[:1] if bracket.protection is Protection.WATCHED else asked
+
+
+def protect(turn: Turn) -> None:
+    settle_ended_exits(turn)
+    if turn.bracket.is_held or turn.bracket.close is not None:
+        return
+    if turn.bracket.protection in _NATIVE:
+        _protect_by_group(turn)
+    else:
+        _protect_by_orders(turn)
+
+
+def _live(bracket: Bracket, *roles: Role) -> tuple[Order, ...]:
+    return tuple(order for order in bracket.orders_of(*roles) if not order.is_terminal)
+
+
+def units_left(bracket: Bracket, order: Order) -> int:
+    """Units of the spread that an exit can still close."""
+    left = {leg.symbol: leg.quantity - order.filled(leg.symbol) for leg in order.spec.legs}
+    return matched_units(bracket.request.entry.legs, {symbol: max(quantity, 0) for symbol, quantity in left.items()})
+
+
+def _wanted_specs(turn: Turn, units: int) -> dict[Role, OrderSpec] | None:
+    """The exits for `units`; None while the entry's price is still worth waiting for."""
+    bracket = turn.bracket
+    entry_net_price = bracket.entry_net_price
+    if has_absolute_exits(bracket.request) and entry_net_price is None:
+        entry_net_price = bracket.request.entry.net_price
+    if entry_net_price is None:
+        entry_net_price = _price_without_fills(turn)
+    if entry_net_price is None:
+        return None
+    specs = exit_specs(bracket.request, entry_net_price=entry_net_price, units=units)
+    found = {Role.STOP: specs.stop, Role.TARGET: specs.target}
+    moved = dict(bracket.moved)
+    legs_of = bracket.request.entry.legs
+    wanted: dict[Role, OrderSpec] = {}
+    for role in (Role.STOP, Role.TARGET):
+        spec = found[role]
+        if spec is None:
+            continue
+        if role in moved:
+            spec = replace(moved[role], legs=scaled_legs(moved[role].legs, units))
+        assert len(spec.legs) == len(legs_of)
+        wanted[role] = spec
+    return wanted
+
+
+def _price_without_fills(turn: Turn) -> Decimal | None:
+    """Fills follow `Filled` at once; when they do not, the order is read; at last exits go by the entry's limit."""
+    bracket = turn.bracket
+    asked_us = bracket.fills_asked_us
+    if asked_us is None:
+        turn.set(fills_asked_us=turn.now_us)
+        turn.wake(turn.now_us + FILLS_READ_AFTER_US)
+        return None
+    if turn.now_us < asked_us + FILLS_GIVEN_UP_AFTER_US:
+        if turn.now_us >= asked_us + FILLS_READ_AFTER_US:
+            for order in bracket.entries:
+                if order.broker_order_id is not None and order.has_any_fill:
+                    turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
+            turn.wake(asked_us + FILLS_GIVEN_UP_AFTER_US)
+        else:
+            turn.wake(asked_us + FILLS_READ_AFTER_US)
+        return None
+    if bracket.request.entry.net_price is None:
+        turn.attend("fills_missing", "the entry's fill prices are not known and it had no limit: exits wait for them")
+        turn.set(fills_asked_us=turn.now_us - FILLS_READ_AFTER_US)
+        turn.wake(turn.now_us + FILLS_READ_AFTER_US)
+    else:
+        turn.note("FillsMissing", "exits go by the entry's limit price until its fills are known")
+    return bracket.request.entry.net_price
+
+
+# Groups.
+
+
+def _protect_by_group(turn: Turn) -> None:
+    bracket = turn.bracket
+    exits = bracket.orders_of(Role.TARGET, Role.STOP)
+    live = [order for order in exits if not order.is_terminal]
+    if any(order.state is OrderState.UNKNOWN for order in bracket.exits) or bracket.suspects:
+        return
+    if bracket.protection is Protection.NATIVE_OTOCO and _is_entry_partial(bracket):
+        # Children act on the trigger's full fill only: this group will never protect anything.
+        _leave_group(turn, live, "the entry ended part-filled, so its OTOCO's exits never act")
+        return
+    group = exits[-1].group if exits else None
+    members = [order for order in exits if order.group == group and _successor(bracket, order) is None]
+    if live and any(order.is_terminal for order in members):
+        if any(order.state is OrderState.FILLED or order.has_any_fill for order in members):
+            return  # the broker cancels the sibling; `finish` asks if it does not
+        _leave_group(turn, live, "one exit of the native group ended without a fill")
+    elif live:
+        _amend(turn, live)
+        _verify(turn, live)
+    elif bracket.protection is Protection.NATIVE_OTOCO:
+        _take_next_mode(turn, "the OTOCO's exits have ended")
+        protect(turn)
+    else:
+        _send_oco(turn)
+
+
+def _is_entry_partial(bracket: Bracket) -> bool:
+    return bracket.entry_units < bracket.size
+
+
+def _successor(bracket: Bracket, order: Order) -> Order | None:
+    for other in bracket.orders:
+        if other.replaces == order.external_identifier and other.state not in (OrderState.REJECTED, OrderState.ABSENT):
+            return other
+    return None
+
+
+def _leave_group(turn: Turn, live: list[Order], why: str) -> None:
+    """Cancel the container, confirm; the next turn that finds it terminal protects by the mode that follows."""
+    if live:
+        turn.note("GroupLeft", why)
+        for order in live:
+            request_cancel(turn, order)
+        return
+    if turn.bracket.protection is Protection.NATIVE_OTOCO:
+        _take_next_mode(turn, why)
+        protect(turn)
+
+
+def _send_oco(turn: Turn) -> None:
+    units = turn.bracket.open_units
+    specs = _wanted_specs(turn, units) if units > 0 else None
+    if specs is None:
+        return
+    if len(specs) < 2:
+        raise AssertionError("a native group needs both exits; ladder_for leaves it out otherwise")
+    members, must_commit = send_group(turn, ((Role.TARGET, specs[Role.TARGET]), (Role.STOP, specs[Role.STOP])))
+    turn.ask(SubmitComplex(members, after_commit=must_commit))
+
+
+def _verify(turn: Turn, live: list[Order]) -> None:
+    """`Contingent` says nothing by itself: armed members and waiting ones look the same. The container tells."""
+    complex_order_id = live[0].complex_order_id
+    if complex_order_id is None or not any(order.state is OrderState.CONTINGENT for order in live):
+        return
+    at_us = turn.bracket.verify_at_us
+    if at_us is None and turn.bracket.verified_group == live[0].group:
+        return
+    if at_us is not None and turn.now_us < at_us:
+        turn.wake(at_us)
+        return
+    turn.set(verify_at_us=turn.now_us + VERIFY_RETRY_US)
+    turn.wake(turn.now_us + VERIFY_RETRY_US)
+    turn.ask(ReadComplex(complex_order_id))
+
+
+# Single orders.
+
+
+def _protect_by_orders(turn: Turn) -> None:
+    bracket = turn.bracket
+    open_units = bracket.open_units
+    if open_units <= 0 or _waits_to_retry(turn):
+        return
+    specs = _wanted_specs(turn, open_units)
+    if specs is None:
+        return
+    wanted = wanted_roles(bracket)
+    leftovers = [order for order in _live(bracket, Role.TARGET, Role.STOP) if order.role not in wanted]
+    if leftovers:
+        # They reserve the position, so the exit that is wanted would be refused: first away, confirmed, then it goes.
+        for order in leftovers:
+            request_cancel(turn, order)
+        return
+    for role in wanted:
+        _fit(turn, role, specs[role], open_units)
+
+
+def _waits_to_retry(turn: Turn) -> bool:
+    retry_at_us = turn.bracket.retry_exits_at_us
+    if retry_at_us is None:
+        return False
+    if turn.now_us < retry_at_us:
+        turn.wake(retry_at_us)
+        return True
+    turn.set(retry_exits_at_us=None)
+    return False
+
+
+def _fit(turn: Turn, role: Role, spec: OrderSpec, open_units: int) -> None:
+    """Makes the working orders of a role cover the open quantity: no more and no less."""
+    live = [order for order in _live(turn.bracket, role) if not _is_move_under_way(turn.bracket, order)]
+    covered = sum(units_left(turn.bracket, order) for order in live)
+    if covered > open_units:
+        _shrink(turn, live, covered - open_units)
+        return
+    if covered == open_units:
+        _amend(turn, live)
+        return
+    if any(order.state is OrderState.UNKNOWN for order in live) or turn.bracket.suspects:
+        return  # it may be working: only its absence, or its turning up, lets the next one go
+    missing = replace(spec, legs=scaled_legs(spec.legs, open_units - covered))
+    after_absence = any(
+        order.state is OrderState.ABSENT and not order.is_settled for order in turn.bracket.orders_of(role)
+    )
+    for order in turn.bracket.orders_of(role):
+        if order.state is OrderState.ABSENT and not order.is_settled:
+            turn.put(order, is_settled=True)
+    order, must_commit = turn.intend(role, missing)
+    turn.ask(SubmitOrder(Member(order.external_identifier, role, missing), after_commit=must_commit or after_absence))
+
+
+def _is_move_under_way(bracket: Bracket, order: Order) -> bool:
+    """A replacement whose forerunner may still work is the same quantity, not more of it."""
+    if order.replaces is None:
+        return False
+    forerunner = bracket.order(order.replaces)
+    return forerunner is not None and not forerunner.is_terminal
+
+
+def _shrink(turn: Turn, live: list[Order], surplus: int) -> None:
+    """More rests than is open: an exit of the other role filled in part, or an order we had given up turned up."""
+    if turn.bracket.moving_since_us is None:
+        turn.set(moving_since_us=turn.now_us)
+    for order in sorted(live, key=lambda order: (order.absent_listings == 0, -order.intended_at_us)):
+        if surplus <= 0:
+            return
+        surplus -= units_left(turn.bracket, order)
+        request_cancel(turn, order)
+
+
+def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
+    """Moves working exits to the prices that hold now: an operator's change, or fills that came after the exits."""
+    specs = _wanted_specs(turn, turn.bracket.open_units)
+    if specs is None:
+        return
+    moved = {role for role, _ in turn.bracket.moved}
+    for order in live:
+        spec = specs.get(order.role)
+        is_movable = order.group is None or order.role in moved
+        if spec is None or not is_movable or order.state is not OrderState.WORKING or order.broker_order_id is None:
+            continue
+        if (order.spec.net_price, order.spec.stop_trigger) == (spec.net_price, spec.stop_trigger):
+            continue
+        if _was_tried(turn.bracket, order, spec):
+            continue
+        new = replace(spec, legs=scaled_legs(spec.legs, units_left(turn.bracket, order)))
+        heir, _ = turn.intend(
+            order.role,
+            new,
+            replaces=order.external_identifier,
+            group=order.group,
+            complex_order_id=order.complex_order_id,
+        )
+        turn.tell(order, OrderEvent.ASK_REPLACE)
+        turn.ask(ReplaceOrder(order.broker_order_id, Member(heir.external_identifier, order.role, new)))
+        turn.note("MoveRequested", f"{order.role} {order.external_identifier}")
+
+
+def _was_tried(bracket: Bracket, order: Order, spec: OrderSpec) -> bool:
+    return any(
+        other.replaces == order.external_identifier
+        and (other.spec.net_price, other.spec.stop_trigger) == (spec.net_price, spec.stop_trigger)
+        for other in bracket.orders
+    )
+
+
+# Ends of exits, each taken into account once.
+
+
+def settle_ended_exits(turn: Turn) -> None:
+    for order in turn.bracket.orders_of(Role.TARGET, Role.STOP):
+        if not order.is_terminal or order.is_settled or order.state is OrderState.ABSENT:
+            continue
+        current = turn.put(order, is_settled=True)
+        if current.state is OrderState.FILLED or _successor(turn.bracket, current) is not None:
+            continue
+        if current.state is OrderState.REJECTED and current.refusal is not None:
+            _exit_refused(turn, current)
+        elif current.state is OrderState.EXPIRED or current.cancel_asked_us is not None:
+            continue  # a Day exit is sent again at once; one we took away is sent again if it is still wanted
+        elif _is_with_filled_mate(turn.bracket, current):
+            continue
+        elif _person_behind(current) is not None:
+            _changed_outside(turn, current)
+        else:
+            _ended_by_broker(turn, current)
+
+
+def _is_with_filled_mate(bracket: Bracket, order: Order) -> bool:
+    return order.group is not None and any(
+        mate.group == order.group and mate.role is not Role.ENTRY and mate.has_any_fill for mate in bracket.orders
+    )
+
+
+def _person_behind(order: Order) -> str | None:
+    """Who ended it, if the order itself says that a person did. In doubt it was the broker."""
+    head = order.head
+    return None if head is None or head.status is not BrokerStatus.CANCELLED else head.cancelled_by
+
+
+def _changed_outside(turn: Turn, order: Order) -> None:
+    text = f"the {order.role} was cancelled by a person at the broker (order {order.broker_order_id})"
+    match turn.bracket.request.on_outside_change:
+        case OutsidePolicy.HOLD:
+            turn.set(is_held=True)
+            turn.attend("changed_outside", f"{text}: held, no new orders until `unfreeze`, `close` or `release`")
+        case OutsidePolicy.RESTORE:
+            turn.attend("changed_outside", f"{text}: restored, as the request asks")
+        case OutsidePolicy.RELEASE:
+            turn.attend("changed_outside", f"{text}: released, as the request asks")
+            turn.move(BracketEvent.RELEASE, "Released", "changed outside")
+        case OutsidePolicy.FLATTEN:
+            turn.attend("changed_outside", f"{text}: closing the position, as the request asks")
+            turn.set(close=Close(ClosePurpose.OUTSIDE_CHANGE, "on-outside-change", None, turn.now_us))
+
+
+def _ended_by_broker(turn: Turn, order: Order) -> None:
+    mates = [m for m in turn.bracket.orders if m.group is not None and m.group == order.group]
+    if any(mate.is_settled and mate.role is not order.role and mate.role is not Role.ENTRY for mate in mates):
+        return  # the same end of one group, counted once
+    head = order.head
+    reason = f" ({head.reject_reason})" if head is not None and head.reject_reason else ""
+    rearms = turn.bracket.rearms + 1
+    turn.set(rearms=rearms)
+    turn.attend("exit_ended", f"the broker ended the {order.role} as {order.status_text}{reason}: sent again")
+    if rearms > REARMS_BEFORE_LADDER:
+        if len(turn.bracket.ladder) > 1:
+            _take_next_mode(turn, f"the broker ended its exits {rearms} times")
+        else:
+            _count_refusal(turn, f"ended by the broker {rearms} times")
+
+
+def _exit_refused(turn: Turn, order: Order) -> None:
+    refusal = order.refusal
+    why = refusal.text if refusal is not None else "refused"
+    if order.replaces is not None:
+        turn.set(moved=tuple(pair for pair in turn.bracket.moved if pair[0] is not order.role))
+        turn.attend("move_refused", f"the broker refused to move the {order.role} ({why}): it stays where it was")
+        return
+    mates = [m for m in turn.bracket.orders if m.group is not None and m.group == order.group and m is not order]
+    if any(mate.is_settled and mate.role is not Role.ENTRY for mate in mates if mate.role is not order.role):
+        return
+    if any(mate.role is Role.ENTRY for mate in mates):
+        return  # refused with its entry, which has gone again alone
+    if turn.bracket.protection in _NATIVE or (
+        turn.bracket.protection is Protection.UNLINKED and _has_sibling(turn, order)
+    ):
+        _take_next_mode(turn, f"{order.role}: {why}")
+        return
+    _count_refusal(turn, f"{order.role}: {why}")
+
+
+def _has_sibling(turn: Turn, order: Order) -> bool:
+    return len(wanted_roles(turn.bracket)) > 1 or any(
+        o.role is not order.role for o in _live(turn.bracket, Role.STOP, Role.TARGET)
+    )
+
+
+def _take_next_mode(turn: Turn, why: str) -> None:
+    bracket = turn.bracket
+    if len(bracket.ladder) < 2:
+        return
+    turn.set(ladder=bracket.ladder[1:], rearms=0)
+    turn.note("ProtectionRefused", f"{bracket.protection}: {why}")
+    if turn.bracket.protection is Protection.WATCHED:
+        rests = wanted_roles(turn.bracket)[0]
+        missing = "; the target is not working, because this version cannot watch it" if rests is Role.STOP else ""
+        if bracket.request.target is not None and bracket.request.stop is not None:
+            turn.attend("exit_alone", f"{bracket.protection} was refused ({why}): the {rests} rests alone{missing}")
+
+
+def _count_refusal(turn: Turn, why: str) -> None:
+    """The last mode's exit was refused. The rung repeats, one limit apart; then there is nothing left but to close."""
+    refusals = turn.bracket.stop_refusals + 1
+    limit_us = turn.bracket.policy.unprotected_limit_us
+    turn.set(stop_refusals=refusals, retry_exits_at_us=turn.now_us + limit_us)
+    turn.attend("unprotected", f"no exit is accepted ({why}): the position is unprotected, trying again")
+    if refusals <= LIMITS_BEFORE_CLOSE:
+        return
+    if turn.bracket.policy.on_unprotectable is OnUnprotectable.CLOSE and turn.bracket.close is None:
+        turn.attend("unprotectable", "no exit was accepted after all tries: closing the position at the natural price")
+        turn.set(close=Close(ClosePurpose.UNPROTECTABLE, "ladder", None, turn.now_us))
+
+
+# Whether the protection is in force.
+
+
+def judge(turn: Turn) -> None:
+    bracket = turn.bracket
+    if bracket.state not in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE) or bracket.flat_since_us is not None:
+        return
+    if is_in_force(turn):
+        stop_unprotected_clock(turn)
+        turn.set(moving_since_us=None, stop_refusals=0)
+        if bracket.state is BracketState.ENTRY_FILLED:
+            turn.move(BracketEvent.PROTECT, "ProtectionConfirmed", str(bracket.protection))
+        return
+    if bracket.unprotected_since_us is None:
+        turn.set(unprotected_since_us=turn.now_us)
+    limit_us = bracket.policy.unprotected_limit_us
+    if bracket.state is BracketState.EXITS_LIVE and not _is_moving(turn, limit_us):
+        turn.move(BracketEvent.EXPOSE, "ProtectionLost")
+    allowed_us = turn.bracket.exits_allowed_us
+    since_us = turn.bracket.unprotected_since_us
+    if allowed_us is not None and since_us is not None:
+        late_us = max(allowed_us, since_us) + limit_us
+        if turn.now_us < late_us:
+            turn.wake(late_us)
+        elif not turn.bracket.is_held:
+            turn.attend("unprotected_long", f"unprotected for longer than {limit_us / 1_000_000:g} s")
+
+
+def _is_moving(turn: Turn, limit_us: int) -> bool:
+    since_us = turn.bracket.moving_since_us
+    if since_us is None or turn.now_us >= since_us + limit_us:
+        return False
+    turn.wake(since_us + limit_us)
+    return True
+
+
+def stop_unprotected_clock(turn: Turn) -> None:
+    since_us = turn.bracket.unprotected_since_us
+    if since_us is not None:
+        turn.set(unprotected_us=turn.bracket.unprotected_us + max(0, turn.now_us - since_us), unprotected_since_us=None)
+
+
+def is_in_force(turn: Turn) -> bool:
+    """Every exit that should rest does, for all that is open, as the broker itself has said."""
+    bracket = turn.bracket
+    if bracket.exits_allowed_us is None:
+        return False
+    for role in wanted_roles(bracket):
+        covered = sum(units_left(bracket, order) for order in _live(bracket, role) if _is_armed(turn, order))
+        if covered < bracket.open_units:
+            return False
+    return True
+
+
+def _is_armed(turn: Turn, order: Order) -> bool:
+    match order.state:
+        case OrderState.WORKING | OrderState.REPLACE_PENDING:
+            return not _is_move_under_way(turn.bracket, order)
+        case OrderState.CONTINGENT:
+            return _is_verified(turn.bracket, order)
+        case OrderState.IN_FLIGHT:
+            # A member of an armed group that is being routed is further along than a contingent one.
+            return _is_verified(turn.bracket, order) or _is_held_for_session(turn, order)
+        case _:
+            return False
+
+
+def _is_verified(bracket: Bracket, order: Order) -> bool:
+    return order.group is not None and order.group == bracket.verified_group
+
+
+def _is_held_for_session(turn: Turn, order: Order) -> bool:
+    head: View | None = order.head
+    if head is None or order.acknowledged_at_us is None:
+        return False
+    if order.waits_for_session:
+        return True
+    if head.status is not BrokerStatus.RECEIVED:
+        return False
+    held_at_us = order.acknowledged_at_us + RECEIVED_IS_HELD_US
+    if turn.now_us < held_at_us:
+        turn.wake(held_at_us)
+        return False
+    return True

@@ -1,0 +1,44 @@
+"""Every wait of the core, in microseconds, with its reason. None of them is a setting."""
+
+SECOND_US = 1_000_000
+
+# Absence of an order of unknown outcome. An entry may be waited for long, since no position is safe; an exit may not.
+ENTRY_WINDOW_US = 120 * SECOND_US
+EXIT_WINDOW_US = 10 * SECOND_US
+LISTINGS_FOR_ABSENCE = 3
+# Without a healthy stream a late order has one way less to be noticed.
+STREAMLESS_WINDOW_US = 20 * SECOND_US
+STREAMLESS_LISTINGS = 5
+# A listing reaches back this far before the intent, since two clocks are compared.
+LISTING_MARGIN_US = 600 * SECOND_US
+
+# The first message of a fill carries one leg's fills; the rest follow at once.
+FILLS_READ_AFTER_US = 300_000
+FILLS_GIVEN_UP_AFTER_US = 1 * SECOND_US
+
+# A native group cancels the sibling by itself; after this we ask.
+NATIVE_SIBLING_US = 1 * SECOND_US
+# `Contingent` after the trigger's fill is believed after a read of the container, and read again once.
+VERIFY_RETRY_US = 1 * SECOND_US
+VERIFY_AGAIN_US = 30 * SECOND_US
+# In the hands of the broker but not yet acknowledged by the exchange: longer than this it is being held for a session.
+RECEIVED_IS_HELD_US = 5 * SECOND_US
+
+CANCEL_REPEAT_US = 2 * SECOND_US
+CANCEL_REPEAT_MAX_US = 30 * SECOND_US
+CANCEL_TRIES_BEFORE_ALARM = 5
+
+RETRY_FIRST_US = 250_000
+RETRY_MAX_US = 5 * SECOND_US
+
+CLOSE_STEP_US = 5 * SECOND_US  # a close at the natural price is priced anew after this
+QUOTE_RETRY_US = 1 * SECOND_US
+CLOSE_TRIES_BEFORE_ALARM = 12
+
+REARMS_BEFORE_LADDER = 2
+LIMITS_BEFORE_CLOSE = 3
+
+
+def backoff_us(tries: int, first_us: int, longest_us: int) -> int:
+    """`first_us` doubled for each try after the first, at most `longest_us`."""
+    return min(longest_us, first_us << min(max(tries - 1, 0), 20))

@@ -1,0 +1,258 @@
+"""Carries out commands, and turns what came of them into events. It never repeats a submit: what may be sent again is
+decided by the core, from an event, with an id of its choice.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, assert_never
+
+from otocod.domain.brackets import Bracket
+from otocod.domain.commands import (
+    CancelComplex,
+    CancelOrder,
+    Command,
+    FetchQuote,
+    LearnCapability,
+    Member,
+    RaiseAlarm,
+    ReadComplex,
+    ReadOrder,
+    ReplaceOrder,
+    SubmitComplex,
+    SubmitOrder,
+    Sweep,
+)
+from otocod.domain.events import (
+    CancelLost,
+    CancelRefused,
+    ComplexReported,
+    Event,
+    OrderReported,
+    QuoteMissing,
+    QuoteReported,
+    SubmitConfirmed,
+    SubmitDenied,
+    SubmitLost,
+    SubmitNotSent,
+    SubmitRefused,
+)
+from otocod.domain.ids import BracketId, ExternalIdentifier
+from otocod.domain.orders import OrderReport
+from otocod.domain.reconcile import attribute
+from otocod.domain.specs import Role
+from otocod.domain.spreads import natural_price
+from otocod.engine.gate import LastGate
+from otocod.engine.slots import Priority, Slots
+from otocod.logs import get_log
+from otocod.ports.broker import Broker, Confirmed, NotSent, Outcome, ReadFailed, Refused, Unknown
+from otocod.ports.clock import Clock
+from otocod.ports.notifier import Notifier
+from otocod.ports.store import Alarm
+
+log = get_log(__name__)
+
+
+class Executor:
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Clock,
+        gate: LastGate,
+        slots: Slots,
+        notifier: Notifier,
+        *,
+        deliver: Callable[[BracketId, Event], Bracket | None],
+        route_report: Callable[[OrderReport], None],
+        ask_sweep: Callable[[Bracket, int], None],
+        learn_capability: Callable[[Bracket, LearnCapability], None],
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._gate = gate
+        self._slots = slots
+        self._notifier = notifier
+        self._deliver = deliver
+        self._route_report = route_report
+        self._ask_sweep = ask_sweep
+        self._learn_capability = learn_capability
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reading: set[str] = set()
+        self._held: list[tuple[Bracket, Command]] | None = []
+
+    def release(self) -> None:
+        """From here on commands leave at once. Before, while the start reconciles, they are kept."""
+        held, self._held = self._held, None
+        for bracket, command in held or ():
+            self.run(bracket, command)
+
+    def run(self, bracket: Bracket, command: Command) -> None:
+        """Never blocks; requests run as tasks of their own and end in an event."""
+        if self._held is not None:
+            self._held.append((bracket, command))
+            return
+        match command:
+            case SubmitOrder():
+                self._submit(bracket, (command.member,), self._broker.submit(bracket.account, command.member))
+            case SubmitComplex():
+                self._submit(bracket, command.members, self._broker.submit_complex(bracket.account, command.members))
+            case ReplaceOrder():
+                outcome = self._broker.replace(bracket.account, command.broker_order_id, command.member)
+                self._submit(bracket, (command.member,), outcome)
+            case CancelOrder():
+                outcome = self._broker.cancel(bracket.account, command.broker_order_id)
+                self._start(self._cancel(bracket, (command.external_identifier,), outcome), "cancel")
+            case CancelComplex():
+                outcome = self._broker.cancel_complex(bracket.account, command.complex_order_id)
+                self._start(self._cancel(bracket, command.external_identifiers, outcome), "cancel_complex")
+            case ReadOrder():
+                self._read_once(f"order/{command.broker_order_id}", self._read_order(bracket, command))
+            case ReadComplex():
+                self._read_once(f"complex/{command.complex_order_id}", self._read_complex(bracket, command))
+            case Sweep():
+                self._ask_sweep(bracket, command.from_us)
+            case FetchQuote():
+                self._start(self._fetch_quote(bracket, command), "quote")
+            case RaiseAlarm():
+                self._notifier.alarm(Alarm(self._clock.now_us(), command.code, command.text, bracket.bracket_id))
+            case LearnCapability():
+                self._learn_capability(bracket, command)
+            case _:
+                assert_never(command)
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("command_failed", told=task.get_name(), error=repr(task.exception()))
+
+    async def drain(self, timeout_s: float) -> bool:
+        """Lets what is on the wire finish. Whether all of it did."""
+        if not self._tasks:
+            return True
+        _, pending = await asyncio.wait(set(self._tasks), timeout=timeout_s)
+        return not pending
+
+    # Submits.
+
+    def _submit(self, bracket: Bracket, members: tuple[Member, ...], outcome: Coroutine[Any, Any, Outcome]) -> None:
+        names = tuple(member.external_identifier for member in members)
+        denial = self._denial(bracket, members, names)
+        if denial is not None:
+            outcome.close()
+            # Not from within the decision that asked for it: a bracket is told one thing after the other.
+            asyncio.get_running_loop().call_soon(self._deliver, bracket.bracket_id, denial)
+            return
+        now_us = self._clock.now_us()
+        spacing_s = self._gate.spacing_s(bracket, members, now_us)
+        self._gate.note_posted(bracket, members, now_us)
+        self._start(self._submitted(bracket, members, outcome, spacing_s), "submit")
+
+    def _denial(
+        self, bracket: Bracket, members: tuple[Member, ...], names: tuple[ExternalIdentifier, ...]
+    ) -> SubmitNotSent | SubmitDenied | None:
+        if self._gate.is_halted and members[0].role is Role.ENTRY:
+            # Accepted a moment before the halt: it waits, and goes if the halt ends before the request is stale.
+            return SubmitNotSent(names, "new entries are halted")
+        reasons = self._gate.check(bracket, members)
+        if not reasons:
+            return None
+        log.error("order_denied", bracket_id=bracket.bracket_id, reasons=list(reasons))
+        return SubmitDenied(names, "; ".join(reasons))
+
+    async def _submitted(
+        self, bracket: Bracket, members: tuple[Member, ...], coming: Coroutine[Any, Any, Outcome], spacing_s: float
+    ) -> None:
+        is_entry = members[0].role is Role.ENTRY
+        if spacing_s > 0:
+            text = "more orders than the ceilings allow: protection goes on, spaced out"
+            self._notifier.alarm(Alarm(self._clock.now_us(), "over_ceiling", text, bracket.bracket_id))
+            await asyncio.sleep(spacing_s)
+        async with self._slots.slot(Priority.ENTRY if is_entry else Priority.PROTECTION):
+            outcome = await _outcome(coming)
+        names = tuple(member.external_identifier for member in members)
+        if isinstance(outcome, NotSent):
+            self._gate.note_not_sent(members)
+        self._deliver(bracket.bracket_id, event_from_outcome(names, outcome))
+
+    # Cancels.
+
+    async def _cancel(
+        self, bracket: Bracket, names: tuple[ExternalIdentifier, ...], coming: Coroutine[Any, Any, Outcome]
+    ) -> None:
+        async with self._slots.slot(Priority.PROTECTION):
+            outcome = await _outcome(coming)
+        match outcome:
+            case Confirmed():
+                for report in outcome.reports:
+                    self._route_report(report)
+            case Refused():
+                self._deliver(bracket.bracket_id, CancelRefused(names, outcome.refusal))
+            case NotSent() | Unknown():
+                self._deliver(bracket.bracket_id, CancelLost(names, outcome.why))
+
+    # Reads.
+
+    def _read_once(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        """One read of the same thing at a time: a second one would say the same."""
+        if key in self._reading:
+            work.close()
+            return
+        self._reading.add(key)
+        self._start(self._forget_read(key, work), "read")
+
+    async def _forget_read(self, key: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            async with self._slots.slot(Priority.PROTECTION):
+                await work
+        except ReadFailed as error:
+            log.warning("read_failed", what=key, error=str(error))
+        finally:
+            self._reading.discard(key)
+
+    async def _read_order(self, bracket: Bracket, command: ReadOrder) -> None:
+        report = await self._broker.read_order(bracket.account, command.broker_order_id)
+        owner = attribute(bracket, report) or command.external_identifier
+        self._deliver(bracket.bracket_id, OrderReported(report, owner))
+
+    async def _read_complex(self, bracket: Bracket, command: ReadComplex) -> None:
+        report = await self._broker.read_complex(bracket.account, command.complex_order_id)
+        self._deliver(bracket.bracket_id, ComplexReported(report))
+
+    async def _fetch_quote(self, bracket: Bracket, command: FetchQuote) -> None:
+        symbols = [(leg.instrument_type.value, leg.symbol) for leg in command.legs]
+        try:
+            async with self._slots.slot(Priority.PROTECTION):
+                quotes = await self._broker.quotes(symbols)
+        except ReadFailed as error:
+            self._deliver(bracket.bracket_id, QuoteMissing(str(error)))
+            return
+        sides = {q.symbol: (q.bid, q.ask) for q in quotes if q.bid is not None and q.ask is not None}
+        natural = natural_price(command.legs, sides)
+        missing = QuoteMissing("a leg has no usable quote")
+        self._deliver(bracket.bracket_id, missing if natural is None else QuoteReported(natural))
+
+
+async def _outcome(coming: Coroutine[Any, Any, Outcome]) -> Outcome:
+    """A bug in the way to the socket is no proof that nothing left: the bracket must hear that it does not know."""
+    try:
+        return await coming
+    except Exception as error:
+        log.exception("command_failed", told="submit or cancel", error=repr(error))
+        return Unknown(f"our own error: {error!r}")
+
+
+def event_from_outcome(names: Iterable[ExternalIdentifier], outcome: Outcome) -> Event:
+    names = tuple(names)
+    match outcome:
+        case Confirmed():
+            return SubmitConfirmed(names, outcome.reports, outcome.complex_order_id, outcome.warnings)
+        case Refused():
+            return SubmitRefused(names, outcome.refusal)
+        case NotSent():
+            return SubmitNotSent(names, outcome.why)
+        case Unknown():
+            return SubmitLost(names, outcome.why)

@@ -1,0 +1,199 @@
+"""From queue rows to brackets. A row is accepted only when its entry can leave now; else it stays NEW and grows stale.
+
+A row is answered after the bracket it became is on disk, so a crash in between leaves a NEW row whose key is known: it
+is answered with the bracket it already has, and nothing is sent.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, timedelta
+
+from otocod.domain.acceptance import accept, ladder_for
+from otocod.domain.brackets import Policy
+from otocod.domain.ids import AccountNumber, BracketId, RequestId
+from otocod.domain.request import canonical_text, parse_request
+from otocod.domain.request_types import BracketRequest, RequestRefused
+from otocod.domain.specs import Protection
+from otocod.engine.capabilities import Capabilities
+from otocod.engine.gate import LastGate
+from otocod.engine.mailbox import Mailboxes
+from otocod.logs import get_log
+from otocod.ports.clock import Clock
+from otocod.ports.requests import QueuedRequest, RequestAnswer, RequestQueue, SpoiledRequest
+from otocod.ports.store import AcceptedRow, Store, StoreFailed
+
+log = get_log(__name__)
+
+_LOOK_AGAIN_S = 1.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def exchange_day(now_us: int) -> date:
+    """The day by which an option has expired. In UTC it begins after the last American session of the day before."""
+    return (_EPOCH + timedelta(microseconds=now_us)).date()
+
+
+class Intake:
+    def __init__(
+        self,
+        mailboxes: Mailboxes,
+        store: Store,
+        clock: Clock,
+        gate: LastGate,
+        capabilities: Capabilities,
+        queue: RequestQueue,
+        *,
+        accounts: Sequence[AccountNumber],
+        policy: Callable[[], Policy],
+        make_id: Callable[[], BracketId],
+        is_open: Callable[[], bool],
+    ) -> None:
+        self._mailboxes = mailboxes
+        self._store = store
+        self._clock = clock
+        self._gate = gate
+        self._capabilities = capabilities
+        self._queue = queue
+        self._accounts = tuple(accounts)
+        self._policy = policy
+        self._make_id = make_id
+        self._is_open = is_open
+        self._waiting: dict[RequestId, QueuedRequest] = {}
+        self._accepting: dict[str, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+
+    def take(self, rows: Sequence[QueuedRequest | SpoiledRequest]) -> None:
+        spoiled = [row for row in rows if isinstance(row, SpoiledRequest)]
+        if spoiled:
+            self._queue.answer([RequestAnswer(row.request_id, row.client_ref, None, row.reasons) for row in spoiled])
+        for row in rows:
+            if isinstance(row, QueuedRequest):
+                self._waiting[row.request_id] = row
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
+    def look_again(self) -> None:
+        self._wake.set()
+
+    async def run(self) -> None:
+        """For life. Rows in the order of their ids."""
+        while True:
+            await self._pause()
+            self._wake.clear()
+            for request_id in sorted(self._waiting):
+                row = self._waiting[request_id]
+                if await self._judge(row):
+                    self._waiting.pop(request_id, None)
+
+    async def _pause(self) -> None:
+        # Rows that may not be accepted yet are looked at again, so that they are told when they have grown stale.
+        try:
+            async with asyncio.timeout(_LOOK_AGAIN_S if self._waiting else None):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _judge(self, row: QueuedRequest) -> bool:
+        """Whether the row is done with."""
+        earlier = self._accepting.get(row.client_ref)
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        first = await self._store.bracket_of_ref(row.client_ref)
+        if first is not None:
+            self._answer_repeat(row, first)
+            return True
+        try:
+            request = self._parse(row)
+        except RequestRefused as refused:
+            self._reject(row, refused.reasons)
+            return True
+        if not self._may_enter():
+            return False
+        usable = frozenset[Protection]()
+        if request.protection is Protection.AUTO:
+            usable = await self._capabilities.usable(AccountNumber(row.account), request)
+        if not self._may_enter():
+            return False
+        reasons = self._clashes(row, request)
+        if reasons:
+            self._reject(row, reasons)
+            return True
+        self._accept(row, request, usable)
+        return True
+
+    def _may_enter(self) -> bool:
+        return self._is_open() and not self._gate.is_halted and self._gate.has_room(self._clock.now_us())
+
+    def _parse(self, row: QueuedRequest) -> BracketRequest:
+        now_us = self._clock.now_us()
+        return parse_request(
+            row.text,
+            account=row.account,
+            accounts=self._accounts,
+            created_at_us=row.created_at_us,
+            now_us=now_us,
+            today=exchange_day(now_us),
+        )
+
+    def _clashes(self, row: QueuedRequest, request: BracketRequest) -> tuple[str, ...]:
+        """The broker refuses opposite orders on one symbol, so two brackets on one leg would stop each other."""
+        symbols = {leg.symbol for leg in request.entry.legs}
+        found: list[str] = []
+        for bracket in self._mailboxes.open_brackets():
+            if bracket.account != row.account:
+                continue
+            shared = sorted(symbols & {leg.symbol for leg in bracket.request.entry.legs})
+            if shared:
+                names = ", ".join(symbol.strip() for symbol in shared)
+                found.append(
+                    f"entry.legs: {names} is also in the open bracket {bracket.bracket_id} (ref:{bracket.client_ref});"
+                    " the broker refuses opposite orders on one symbol: wait until that one is closed"
+                )
+        return tuple(found)
+
+    def _accept(self, row: QueuedRequest, request: BracketRequest, usable: frozenset[Protection]) -> None:
+        bracket_id = self._make_id()
+        decision = accept(
+            request,
+            bracket_id=bracket_id,
+            client_ref=row.client_ref,
+            account=AccountNumber(row.account),
+            policy=self._policy(),
+            ladder=ladder_for(request, usable),
+            now_us=self._clock.now_us(),
+        )
+        accepted = AcceptedRow(row.request_id, row.client_ref, row.account, row.text)
+        future = self._mailboxes.accept(decision, accepted)
+        self._accepting[row.client_ref] = future
+        future.add_done_callback(lambda done: self._accepted(done, row, bracket_id))
+
+    def _accepted(self, done: "asyncio.Future[None]", row: QueuedRequest, bracket_id: BracketId) -> None:
+        self._accepting.pop(row.client_ref, None)
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or error is not None:
+            log.error("acceptance_failed", client_ref=row.client_ref, error=str(error))
+            if isinstance(error, StoreFailed) and error.is_of_change:
+                self._reject(row, (f"the database does not take it ({error}): nothing was sent; report this",))
+            else:
+                self._waiting[row.request_id] = row  # tried again until it is stale
+            return
+        log.info("request_accepted", client_ref=row.client_ref, bracket_id=bracket_id)
+        self._queue.answer([RequestAnswer(row.request_id, row.client_ref, bracket_id)])
+
+    def _answer_repeat(self, row: QueuedRequest, first: tuple[BracketId, AccountNumber, str]) -> None:
+        bracket_id, account, text = first
+        try:
+            is_same = account == row.account and canonical_text(row.text) == text
+        except RequestRefused:
+            is_same = False
+        if is_same:
+            self._queue.answer([RequestAnswer(row.request_id, row.client_ref, bracket_id)])
+        else:
+            self._reject(row, (f"duplicate client_ref: bracket {bracket_id} has it with another account or request",))
+
+    def _reject(self, row: QueuedRequest, reasons: tuple[str, ...]) -> None:
+        log.info("request_rejected", client_ref=row.client_ref, reasons=list(reasons))
+        self._queue.answer([RequestAnswer(row.request_id, row.client_ref, None, reasons)])

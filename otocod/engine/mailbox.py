@@ -1,0 +1,267 @@
+"""One bracket at a time, in order.
+
+`decide` is synchronous and so is everything between reading a record and replacing it, so two events of one bracket
+never overlap: the order in which `deliver` is called is the order in which they happen. What must not wait for the disk
+leaves at once; the change is handed to the store in the same breath, and the rest leaves when it is durable.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from otocod.domain.brackets import Bracket, BracketState
+from otocod.domain.commands import Command
+from otocod.domain.decide import decide_all
+from otocod.domain.decisions import Decision, JournalEntry
+from otocod.domain.errors import DomainError
+from otocod.domain.events import Event
+from otocod.domain.ids import BracketId, BrokerOrderId, ComplexOrderId, ExternalIdentifier
+from otocod.domain.invariants import violations_of
+from otocod.domain.orders import OrderReport
+from otocod.engine.journal import text_from_events
+from otocod.logs import get_log
+from otocod.ports.clock import Clock
+from otocod.ports.store import AcceptedRow, BracketChange, Store, StoreFailed
+
+log = get_log(__name__)
+
+_COMMIT_RETRY_S = 1.0
+_REJECTED_RETRY_S = 30.0  # the record may have changed into one that is taken
+
+
+@dataclass(slots=True)
+class _Unsaved:
+    """A bracket whose change the store refused: what is durable, and everything since, to be tried again as one."""
+
+    durable: Bracket | None
+    journal: list[JournalEntry] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    late: list[Command] = field(default_factory=list)
+    row: AcceptedRow | None = None
+
+
+class Mailboxes:
+    """The open brackets in memory, and the only door through which they change."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        *,
+        run_command: Callable[[Bracket, Command], None],
+        set_deadline: Callable[[BracketId, int | None], None],
+        on_store_failure: Callable[[StoreFailed], None],
+        on_store_recovery: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._run_command = run_command
+        self._set_deadline = set_deadline
+        self._on_store_failure = on_store_failure
+        self._on_store_recovery = on_store_recovery
+        self._has_failed = False
+        self.brackets: dict[BracketId, Bracket] = {}
+        self._by_external_identifier: dict[ExternalIdentifier, BracketId] = {}
+        self._by_broker_order_id: dict[BrokerOrderId, BracketId] = {}
+        self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
+        self._unsaved: dict[BracketId, _Unsaved] = {}
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._last_commit: dict[BracketId, asyncio.Future[None]] = {}
+
+    def load(self, brackets: Iterable[Bracket]) -> None:
+        for bracket in brackets:
+            self.brackets[bracket.bracket_id] = bracket
+            self._index(None, bracket)
+
+    def open_brackets(self) -> tuple[Bracket, ...]:
+        return tuple(bracket for bracket in self.brackets.values() if bracket.state is not BracketState.CLOSED)
+
+    def owner_of(self, report: OrderReport) -> BracketId | None:
+        """The bracket a report belongs to, by whatever id of it is known here."""
+        if report.external_identifier is not None:
+            found = self._by_external_identifier.get(report.external_identifier)
+            if found is not None:
+                return found
+        found = self._by_broker_order_id.get(report.broker_order_id)
+        if found is None and report.replaces is not None:
+            found = self._by_broker_order_id.get(report.replaces)
+        if found is None and report.complex_order_id is not None:
+            found = self._by_complex_order_id.get(report.complex_order_id)
+        return found
+
+    def owner_of_complex(self, complex_order_id: ComplexOrderId) -> BracketId | None:
+        return self._by_complex_order_id.get(complex_order_id)
+
+    def accept(self, decision: Decision, row: AcceptedRow) -> asyncio.Future[None]:
+        """A new bracket. Its entry leaves when the future has succeeded; if it fails the bracket is forgotten."""
+        bracket = decision.bracket
+        self.brackets[bracket.bracket_id] = bracket
+        self._index(None, bracket)
+        change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)
+        future = self._store.commit(change)
+        future.add_done_callback(lambda done: self._accepted(done, decision))
+        return future
+
+    def _accepted(self, done: "asyncio.Future[None]", decision: Decision) -> None:
+        bracket_id = decision.bracket.bracket_id
+        if done.cancelled() or done.exception() is not None:
+            self._forget(bracket_id)
+            return
+        self._set_deadline(bracket_id, self.brackets[bracket_id].wake_at_us)
+        for command in decision.commands:
+            self._run_command(self.brackets[bracket_id], command)
+
+    def deliver(self, bracket_id: BracketId, *events: Event) -> Bracket | None:
+        """Tells a bracket what happened. Answers with the new record, or None if it is not known here."""
+        before = self.brackets.get(bracket_id)
+        if before is None:
+            return None
+        try:
+            decision = decide_all(before, events, self._clock.now_us())
+            self._check(decision.bracket)
+        except (DomainError, AssertionError) as error:
+            decision = self._frozen(before, events, error)
+        self._take(before, decision, events)
+        return decision.bracket
+
+    def _check(self, bracket: Bracket) -> None:
+        violations = violations_of(bracket)
+        if violations:
+            raise DomainError("; ".join(violations))
+
+    def _frozen(self, before: Bracket, events: Sequence[Event], error: Exception) -> Decision:
+        """A bug of ours, in one bracket: it keeps its record, starts nothing new, and a person is told."""
+        names = ", ".join(type(event).__name__ for event in events)
+        log.exception("decision_failed", bracket_id=before.bracket_id, told=names)
+        text = f"could not decide on {names} ({error}): frozen, look at its orders at the broker"
+        if before.attention is not None and text in before.attention:
+            return Decision(before)
+        attention = text if before.attention is None else f"{before.attention}; {text}"
+        after = replace(before, is_frozen=True, attention=attention, version=before.version + 1)
+        return Decision(after, (), (JournalEntry("DecisionFailed", before.state, before.state, text),))
+
+    def _take(self, before: Bracket, decision: Decision, events: Sequence[Event]) -> None:
+        after = decision.bracket
+        bracket_id = after.bracket_id
+        self.brackets[bracket_id] = after
+        for command in decision.commands:
+            if not command.after_commit:
+                self._run_command(after, command)
+        if after is not before:
+            self._index(before, after)
+            self._set_deadline(bracket_id, after.wake_at_us)
+        for entry in decision.journal:
+            log.info("bracket_event", bracket_id=bracket_id, told=entry.event, state=after.state, detail=entry.detail)
+        late = [command for command in decision.commands if command.after_commit]
+        if after != before or decision.journal or late:
+            self._save(before, decision, late, text_from_events(events))
+
+    def _save(self, before: Bracket, decision: Decision, late: list[Command], text: str) -> None:
+        bracket_id = decision.bracket.bracket_id
+        unsaved = self._unsaved.get(bracket_id)
+        if unsaved is not None:
+            unsaved.journal.extend(decision.journal)
+            unsaved.texts.append(text)
+            unsaved.late.extend(late)
+            return
+        change = BracketChange(before, decision.bracket, decision.journal, self._clock.now_us(), text)
+        future = self._store.commit(change)
+        self._last_commit[bracket_id] = future
+        future.add_done_callback(lambda done: self._saved(done, change, late))
+
+    async def saved(self, bracket_id: BracketId) -> None:
+        """Returns when the last change of a bracket so far has been tried to be committed."""
+        future = self._last_commit.get(bracket_id)
+        if future is not None:
+            await asyncio.wait([future])
+
+    def _saved(self, done: "asyncio.Future[None]", change: BracketChange, late: list[Command]) -> None:
+        bracket_id = change.after.bracket_id
+        error = None if done.cancelled() else done.exception()
+        if not done.cancelled() and error is None:
+            for command in late:
+                self._run_command(self.brackets.get(bracket_id, change.after), command)
+            self._drop_if_closed(bracket_id)
+            if self._has_failed and not self._unsaved:
+                self._has_failed = False
+                self._on_store_recovery()
+            return
+        unsaved = self._unsaved.get(bracket_id)
+        if unsaved is None:
+            unsaved = self._unsaved[bracket_id] = _Unsaved(change.before, row=change.row)
+            is_of_change = isinstance(error, StoreFailed) and error.is_of_change
+            self._later(bracket_id, _REJECTED_RETRY_S if is_of_change else _COMMIT_RETRY_S)
+        unsaved.journal.extend(change.journal)
+        unsaved.texts.append(change.event)
+        unsaved.late.extend(late)
+        if not isinstance(error, StoreFailed):
+            return
+        if error.is_of_change:
+            self._freeze_unsaved(bracket_id, error)
+        else:
+            self._has_failed = True
+            self._on_store_failure(error)
+
+    def _freeze_unsaved(self, bracket_id: BracketId, error: StoreFailed) -> None:
+        """The database will not have this record: a bug of ours. Its orders go on, and nothing new but protection."""
+        bracket = self.brackets.get(bracket_id)
+        if bracket is None or bracket.is_frozen:
+            return
+        log.error("change_rejected", bracket_id=bracket_id, error=str(error))
+        text = f"the database rejects its record ({error}): frozen, report this"
+        attention = text if bracket.attention is None else f"{bracket.attention}; {text}"
+        self.brackets[bracket_id] = replace(bracket, is_frozen=True, attention=attention, version=bracket.version + 1)
+
+    def _later(self, bracket_id: BracketId, delay_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(delay_s, self._save_again, bracket_id)
+        self._timers = {timer for timer in self._timers if not timer.cancelled() and timer.when() > loop.time()}
+        self._timers.add(handle)
+
+    def _save_again(self, bracket_id: BracketId) -> None:
+        """All that was not saved, as one change from the last durable record to the present one."""
+        unsaved = self._unsaved.pop(bracket_id)
+        after = self.brackets[bracket_id]
+        text = "[" + ",".join(text[1:-1] for text in unsaved.texts if text != "[]") + "]"
+        change = BracketChange(unsaved.durable, after, tuple(unsaved.journal), self._clock.now_us(), text, unsaved.row)
+        future = self._store.commit(change)
+        future.add_done_callback(lambda done: self._saved(done, change, unsaved.late))
+
+    def _drop_if_closed(self, bracket_id: BracketId) -> None:
+        bracket = self.brackets.get(bracket_id)
+        # Its ids stay on disk: should one of its orders turn up, it is loaded again.
+        if bracket is not None and bracket.state is BracketState.CLOSED and bracket.wake_at_us is None:
+            self._forget(bracket_id)
+
+    def _forget(self, bracket_id: BracketId) -> None:
+        bracket = self.brackets.pop(bracket_id, None)
+        if bracket is None:
+            return
+        self._last_commit.pop(bracket_id, None)
+        self._set_deadline(bracket_id, None)
+        for order in bracket.orders:
+            self._by_external_identifier.pop(order.external_identifier, None)
+            for view in order.views:
+                self._by_broker_order_id.pop(view.broker_order_id, None)
+            if order.complex_order_id is not None:
+                self._by_complex_order_id.pop(order.complex_order_id, None)
+        for _, external_identifier in (*bracket.staged, *bracket.suspects):
+            self._by_external_identifier.pop(external_identifier, None)
+
+    def _index(self, before: Bracket | None, after: Bracket) -> None:
+        bracket_id = after.bracket_id
+        if before is None or before.staged is not after.staged or before.suspects is not after.suspects:
+            for _, external_identifier in (*after.staged, *after.suspects):
+                self._by_external_identifier[external_identifier] = bracket_id
+        if before is not None and before.orders is after.orders:
+            return
+        for order in after.orders:
+            self._by_external_identifier[order.external_identifier] = bracket_id
+            for view in order.views:
+                self._by_broker_order_id[view.broker_order_id] = bracket_id
+            if order.complex_order_id is not None:
+                self._by_complex_order_id[order.complex_order_id] = bracket_id
+
+    def stop(self) -> None:
+        for timer in self._timers:
+            timer.cancel()

@@ -1,0 +1,381 @@
+"""What an operator may do, as events of the core: checked against the present record, journalled, and never in a hurry.
+
+Reads are the read model's, on what is committed, so `show` right after a command shows it.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any, Protocol
+
+from otocod.domain.brackets import Bracket, BracketState
+from otocod.domain.commands import Member
+from otocod.domain.events import (
+    AttentionAcknowledged,
+    ChangeRequested,
+    CloseRequested,
+    EntryCancelRequested,
+    Event,
+    ReleaseRequested,
+    UnfreezeRequested,
+)
+from otocod.domain.exits import exit_specs
+from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
+from otocod.domain.prices import PriceError, grid_for, is_on_grid, parse_price
+from otocod.domain.request import parse_request
+from otocod.domain.request_types import RequestRefused
+from otocod.domain.specs import OrderSpec, Role
+from otocod.domain.spreads import spread_of
+from otocod.engine.intake import exchange_day
+from otocod.engine.reconciler import SECOND_US
+from otocod.engine.supervisor import Supervisor
+from otocod.ports.admin import AdminRefused, BrokerUnreachable, JsonList, JsonObject
+from otocod.ports.broker import Confirmed, NotSent, ReadFailed, Refused, Unknown
+
+# Closed brackets of the last day are compared with the broker as well.
+_AUDIT_REACH_US = 24 * 3600 * SECOND_US
+
+_OPEN_POSITION = (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE, BracketState.CLOSING)
+
+
+class ReadModel(Protocol):
+    """Reads of what is committed, off the event loop."""
+
+    async def find(self, named: str) -> BracketId: ...
+    async def brackets(self, filters: Mapping[str, str]) -> JsonList: ...
+    async def bracket(self, bracket_id: BracketId) -> JsonObject: ...
+    async def events(self, bracket_id: BracketId | None, after_seq: int, limit: int) -> JsonList: ...
+    async def summary(self) -> JsonObject: ...
+    async def audit(self, broker_orders: JsonList | None, positions: Mapping[str, Mapping[str, int]]) -> JsonObject: ...
+    async def backup(self, to: str) -> JsonObject: ...
+
+
+class Surroundings(Protocol):
+    """What the composition root knows and the engine does not."""
+
+    def identity(self) -> JsonObject: ...
+    async def doctor(self) -> JsonList: ...
+    async def reload(self) -> JsonObject: ...
+
+
+class OperatorService:
+    """Implements ports.admin.AdminService."""
+
+    def __init__(self, supervisor: Supervisor, reads: ReadModel, surroundings: Surroundings) -> None:
+        self._supervisor = supervisor
+        self._reads = reads
+        self._surroundings = surroundings
+
+    # Reads.
+
+    async def status(self) -> JsonObject:
+        supervisor = self._supervisor
+        now_us = supervisor.clock.now_us()
+        heard_us = supervisor.streamer.last_message_us
+        reasons = [] if supervisor.is_ready else [f"waiting for {supervisor.waiting_for}"]
+        if supervisor.login_refused is not None:
+            reasons.append(f"log-in refused: {supervisor.login_refused}")
+        return {
+            "ready": supervisor.is_ready,
+            "reasons_not_ready": reasons,
+            **self._surroundings.identity(),
+            "streamer": {
+                "healthy": supervisor.streamer.is_healthy,
+                "age_s": None if heard_us is None else round((now_us - heard_us) / SECOND_US, 3),
+            },
+            "login": "refused" if supervisor.login_refused is not None else "ok",
+            "last_reconcile_at": supervisor.reconciler.last_completed_us,
+            "halted": supervisor.gate.is_halted,
+            "halt_reason": supervisor.halt_reason,
+            "requests_waiting": supervisor.intake.waiting,
+            **await self._reads.summary(),
+        }
+
+    async def brackets(self, filters: Mapping[str, str], /) -> JsonList:
+        return await self._reads.brackets(filters)
+
+    async def bracket(self, bracket: str, /) -> JsonObject:
+        return await self._reads.bracket(await self._reads.find(bracket))
+
+    async def events(self, bracket: str | None, /, *, after_seq: int, limit: int, wait_s: float) -> JsonList:
+        bracket_id = None if bracket is None else await self._reads.find(bracket)
+        deadline_s = asyncio.get_running_loop().time() + wait_s
+        while True:
+            found = await self._reads.events(bracket_id, after_seq, limit)
+            left_s = deadline_s - asyncio.get_running_loop().time()
+            if found or left_s <= 0:
+                return found
+            await asyncio.sleep(min(0.2, left_s))
+
+    async def capabilities(self) -> JsonList:
+        return [
+            {
+                "account": record.account,
+                "product": record.product,
+                "protection": record.protection.value,
+                "accepted": record.is_accepted,
+                "evidence": record.evidence,
+                "at_us": record.at_us,
+            }
+            for record in self._supervisor.capabilities.records.values()
+        ]
+
+    async def doctor(self) -> JsonList:
+        return await self._surroundings.doctor()
+
+    # Commands on one bracket.
+
+    async def cancel(self, bracket: str, /, *, by: str) -> JsonObject:
+        return await self._tell(bracket, EntryCancelRequested(by), _reasons_not_to_cancel)
+
+    async def close(self, bracket: str, /, *, at: str | None, by: str) -> JsonObject:
+        bracket_id, present = await self._open(bracket)
+        price = None if at in (None, "natural") else _price(present, "at", at or "")
+        if present.state is BracketState.CLOSING and present.close is not None and present.close.net_price == price:
+            return await self._reads.bracket(bracket_id)
+        return await self._say(bracket_id, CloseRequested(by, price))
+
+    async def ack(self, bracket: str, /, *, by: str) -> JsonObject:
+        bracket_id = await self._reads.find(bracket)
+        if bracket_id not in self._supervisor.mailboxes.brackets:
+            closed = await self._supervisor.store.bracket(bracket_id)
+            if closed is not None:
+                self._supervisor.mailboxes.load((closed,))
+        return await self._say(bracket_id, AttentionAcknowledged(by))
+
+    async def unfreeze(self, bracket: str, /, *, by: str) -> JsonObject:
+        bracket_id, present = await self._open(bracket)
+        await self._list(present.account)
+        return await self._say(bracket_id, UnfreezeRequested(by))
+
+    async def release(self, bracket: str, /, *, by: str) -> JsonObject:
+        return await self._tell(bracket, ReleaseRequested(by), lambda present: [])
+
+    async def change(self, bracket: str, *, target: str | None, stop: tuple[str, str] | None, by: str) -> JsonObject:
+        bracket_id, present = await self._open(bracket)
+        specs = _changed_specs(present, target, stop)
+        for role, spec in specs:
+            await self._try_move(present, role, spec)
+        return await self._say(bracket_id, ChangeRequested(by, specs))
+
+    async def _try_move(self, present: Bracket, role: Role, spec: OrderSpec) -> None:
+        """The broker is asked, without effect, before a working exit is touched."""
+        live = [order for order in present.orders_of(role) if not order.is_terminal and order.broker_order_id]
+        if not live or live[-1].broker_order_id is None:
+            return
+        member = Member(ExternalIdentifier(f"probe-{role}"), role, spec)
+        outcome = await self._supervisor.broker.dry_run_replace(present.account, live[-1].broker_order_id, member)
+        match outcome:
+            case Refused():
+                raise AdminRefused((f"the broker would refuse to move the {role}: {outcome.refusal.text}",))
+            case NotSent() | Unknown():
+                raise BrokerUnreachable(outcome.why)
+            case Confirmed():
+                return
+
+    async def _tell(self, named: str, event: Event, reasons_of: Any) -> JsonObject:
+        bracket_id, present = await self._open(named)
+        reasons = reasons_of(present)
+        if reasons:
+            raise AdminRefused(tuple(reasons))
+        return await self._say(bracket_id, event)
+
+    async def _open(self, named: str) -> tuple[BracketId, Bracket]:
+        bracket_id = await self._reads.find(named)
+        present = self._supervisor.mailboxes.brackets.get(bracket_id)
+        if present is None or present.state is BracketState.CLOSED:
+            raise AdminRefused((f"bracket {bracket_id} is closed",))
+        if not self._supervisor.is_ready:
+            raise BrokerUnreachable("the daemon has not reconciled with the broker yet")
+        return bracket_id, present
+
+    async def _say(self, bracket_id: BracketId, event: Event) -> JsonObject:
+        self._supervisor.tell(bracket_id, event)
+        await self._supervisor.mailboxes.saved(bracket_id)
+        return await self._reads.bracket(bracket_id)
+
+    # Commands on the daemon.
+
+    async def halt(self, *, reason: str, by: str) -> JsonObject:
+        await self._supervisor.halt(f"{reason or 'by an operator'} ({by})")
+        return await self.status()
+
+    async def resume(self, *, by: str) -> JsonObject:
+        await self._supervisor.resume()
+        return await self.status()
+
+    async def reconcile(self, *, dry_run: bool, by: str) -> JsonObject:
+        differences: list[str] = []
+        listed = 0
+        for account in self._supervisor.settings.accounts:
+            try:
+                report = await self._supervisor.reconciler.report(
+                    account, self._supervisor.reconciler.oldest_us(account)
+                )
+            except ReadFailed as error:
+                raise BrokerUnreachable(str(error)) from None
+            listed += len(report.listing.reports)
+            before = dict(self._supervisor.mailboxes.brackets)
+            differences.extend(self._differences(report.listing.reports))
+            if not dry_run:
+                self._supervisor.reconciler.merge(report)
+                after = self._supervisor.mailboxes.brackets
+                changed = [b for b in before if after.get(b) is not before[b]]
+                differences.extend(f"bracket {bracket_id}: brought up to date" for bracket_id in changed)
+        return {"listed": listed, "differences": differences}
+
+    def _differences(self, reports: Any) -> list[str]:
+        found: list[str] = []
+        for report in reports:
+            owner = self._supervisor.mailboxes.owner_of(report)
+            if owner is None:
+                continue
+            for order in self._supervisor.mailboxes.brackets[owner].orders:
+                for view in order.views:
+                    if view.broker_order_id == report.broker_order_id and view.status is not report.status:
+                        found.append(
+                            f"bracket {owner}: {order.role} {report.broker_order_id} is {view.status_text} here,"
+                            f" {report.status_text} at the broker"
+                        )
+        return found
+
+    async def _list(self, account: AccountNumber) -> None:
+        try:
+            await self._supervisor.reconciler.list_fully(account, self._supervisor.reconciler.oldest_us(account))
+        except ReadFailed as error:
+            raise BrokerUnreachable(str(error)) from None
+
+    async def audit(self) -> JsonObject:
+        oldest_us = self._supervisor.clock.now_us() - _AUDIT_REACH_US
+        orders: JsonList = []
+        positions: dict[str, Mapping[str, int]] = {}
+        try:
+            for account in self._supervisor.settings.accounts:
+                listing = await self._supervisor.broker.search(
+                    account, from_us=min(oldest_us, self._supervisor.reconciler.oldest_us(account))
+                )
+                orders.extend(_plain_order(account, report) for report in listing.reports)
+                found = await self._supervisor.broker.positions(account)
+                positions[account] = {position.symbol: position.signed_quantity for position in found}
+        except ReadFailed as error:
+            raise BrokerUnreachable(f"the broker could not be asked: {error}") from None
+        return await self._reads.audit(orders, positions)
+
+    async def dry_run(self, account: str, request_text: str, /) -> JsonObject:
+        now_us = self._supervisor.clock.now_us()
+        try:
+            request = parse_request(
+                request_text,
+                account=account,
+                accounts=self._supervisor.settings.accounts,
+                created_at_us=now_us,
+                now_us=now_us,
+                today=exchange_day(now_us),
+            )
+        except RequestRefused as refused:
+            return {"reasons": list(refused.reasons), "broker": None}
+        member = Member(ExternalIdentifier("probe-entry"), Role.ENTRY, request.entry)
+        outcome = await self._supervisor.broker.dry_run(AccountNumber(account), (member,))
+        match outcome:
+            case Confirmed():
+                return {"reasons": [], "broker": {"accepted": True, "warnings": list(outcome.warnings)}}
+            case Refused():
+                refusal = outcome.refusal
+                answer = {"accepted": False, "codes": list(refusal.codes), "message": refusal.message}
+                return {"reasons": [f"the broker would refuse the entry: {refusal.text}"], "broker": answer}
+            case NotSent() | Unknown():
+                raise BrokerUnreachable(outcome.why)
+
+    async def backup(self, to: str, /) -> JsonObject:
+        return await self._reads.backup(to)
+
+    async def reload(self) -> JsonObject:
+        return await self._surroundings.reload()
+
+
+def _reasons_not_to_cancel(present: Bracket) -> list[str]:
+    if present.state is BracketState.PENDING_ENTRY or any(not entry.is_terminal for entry in present.entries):
+        return []
+    return ["the entry is not working any more; `close` ends the position, `release` hands it over"]
+
+
+def _price(present: Bracket, name: str, text: str) -> Decimal:
+    """An unsigned price of an operator, signed for the closing side of this bracket."""
+    try:
+        price = parse_price(text)
+    except PriceError as error:
+        raise AdminRefused((f"{name}: {error}",)) from None
+    if not is_on_grid(price, grid_for(present.request.entry.legs)):
+        raise AdminRefused((f"{name}: {text} is not on the price increment of this spread",))
+    return price if _closes_for_debit(present) else -price
+
+
+def _closes_for_debit(present: Bracket) -> bool:
+    entry = present.request.entry
+    if entry.net_price is not None:
+        return entry.net_price < 0
+    return not entry.legs[0].action.is_buy
+
+
+def _changed_specs(
+    present: Bracket, target: str | None, stop: tuple[str, str] | None
+) -> tuple[tuple[Role, OrderSpec], ...]:
+    """The exits as they shall be; raises AdminRefused with every reason."""
+    entry_price = present.entry_net_price or present.request.entry.net_price or Decimal(0)
+    specs = exit_specs(present.request, entry_net_price=entry_price, units=max(present.open_units, 1))
+    reasons: list[str] = []
+    found: list[tuple[Role, OrderSpec]] = []
+    if present.state not in _OPEN_POSITION:
+        reasons.append("no position is open yet: exits can be changed once the entry has filled")
+    if target is None and stop is None:
+        reasons.append("nothing to change: give --target, --stop, or both")
+    bounds = spread_of(present.request.entry.legs)
+    largest = bounds.largest_to_close(is_debit=_closes_for_debit(present))
+    if target is not None:
+        if specs.target is None:
+            reasons.append("target: this bracket was accepted without a target")
+        else:
+            price = _price(present, "target", target)
+            if entry_price and price >= -entry_price:
+                reasons.append(f"target: {target} is no profit on an entry of {abs(entry_price)}")
+            found.append((Role.TARGET, replace(specs.target, net_price=price)))
+    if stop is not None:
+        if specs.stop is None:
+            reasons.append("stop: this bracket was accepted without a stop")
+        else:
+            trigger, limit = _price(present, "stop trigger", stop[0]), _price(present, "stop price", stop[1])
+            if limit < trigger:
+                reasons.append(f"stop: the price {stop[1]} is better than the trigger {stop[0]}, so it could not fill")
+            if largest is not None and abs(trigger) >= largest:
+                reasons.append(
+                    f"stop: the trigger {stop[0]} is at or beyond the largest value of this spread, {largest}"
+                )
+            found.append((Role.STOP, replace(specs.stop, net_price=limit, stop_trigger=abs(trigger))))
+    if reasons:
+        raise AdminRefused(tuple(reasons))
+    return tuple(found)
+
+
+def _plain_order(account: AccountNumber, report: Any) -> JsonObject:
+    """A report as the audit wants it: plain values, nothing of the core."""
+    return {
+        "account": account,
+        "broker_order_id": report.broker_order_id,
+        "external_identifier": report.external_identifier,
+        "source": report.source,
+        "status": report.status_text,
+        "is_terminal": report.status.is_terminal,
+        "replaces": report.replaces,
+        "replaced_by": report.replaced_by,
+        "legs": [
+            {
+                "symbol": leg.symbol,
+                "action": None if leg.action is None else leg.action.value,
+                "quantity": leg.quantity,
+                "filled": sum(fill.quantity for fill in leg.fills),
+                "fill_ids": [fill.fill_id for fill in leg.fills],
+            }
+            for leg in report.legs
+        ],
+    }

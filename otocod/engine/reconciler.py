@@ -1,0 +1,238 @@
+"""Compares with the broker by REST: at the start, after every gap of the stream, for outcomes not known, on the clock.
+
+Two kinds of listing. A *full* one has every order since the oldest open bracket, and only it proves absence. The one on
+the clock asks for the statuses that are not terminal, then reads each order of ours that is missing there.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from otocod.domain.brackets import Bracket
+from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported, SweepCompleted
+from otocod.domain.ids import AccountNumber, BracketId
+from otocod.domain.orders import BrokerStatus, OrderReport
+from otocod.domain.timing import LISTING_MARGIN_US
+from otocod.engine.mailbox import Mailboxes
+from otocod.engine.positions import PositionWatch
+from otocod.engine.router import Router
+from otocod.engine.slots import Priority, Slots
+from otocod.logs import get_log
+from otocod.ports.broker import Broker, Listing, LoginRefused, NotFound, ReadFailed
+from otocod.ports.clock import Clock
+
+log = get_log(__name__)
+
+SECOND_US = 1_000_000
+IDLE_INTERVAL_S = 60.0
+# A sweep never runs more often than this many times its own length: the broker's limits are not published.
+SWEEP_SHARE = 20
+_RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
+_NON_TERMINAL = tuple(s.value for s in BrokerStatus if not s.is_terminal and s is not BrokerStatus.UNRECOGNISED)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountReport:
+    """One account as a full listing found it."""
+
+    account: AccountNumber
+    listing: Listing
+    groups: tuple[ComplexReport, ...]
+    started_us: int
+    from_us: int
+
+
+class Reconciler:
+    def __init__(
+        self,
+        broker: Broker,
+        clock: Clock,
+        mailboxes: Mailboxes,
+        router: Router,
+        slots: Slots,
+        positions: PositionWatch,
+        *,
+        accounts: Sequence[AccountNumber],
+        interval_s: float,
+        is_stream_healthy: Callable[[], bool],
+    ) -> None:
+        self._broker = broker
+        self._clock = clock
+        self._mailboxes = mailboxes
+        self._router = router
+        self._slots = slots
+        self._positions = positions
+        self.accounts = tuple(accounts)
+        self.interval_s = interval_s
+        self._is_stream_healthy = is_stream_healthy
+        self._wanted: dict[AccountNumber, int] = {}  # full listings asked for: how far back
+        self._wake = asyncio.Event()
+        self._last_length_s = 0.0
+        self.clock_offset_us = 0
+        self.last_completed_us: int | None = None
+
+    # Asking.
+
+    def ask(self, bracket: Bracket, from_us: int) -> None:
+        self._want(bracket.account, from_us)
+
+    def ask_all(self) -> None:
+        """A full look at every account: after a gap in the stream."""
+        for account in self.accounts:
+            self._want(account, self.oldest_us(account))
+
+    def _want(self, account: AccountNumber, from_us: int) -> None:
+        self._wanted[account] = min(from_us, self._wanted.get(account, from_us))
+        self._wake.set()
+
+    def oldest_us(self, account: AccountNumber) -> int:
+        created = [b.created_at_us for b in self._mailboxes.open_brackets() if b.account == account]
+        return min(created, default=self._clock.now_us()) - LISTING_MARGIN_US
+
+    # The task.
+
+    async def run(self) -> None:
+        """For life. A failed listing is told and tried again; it proves nothing."""
+        failures = 0
+        while True:
+            if not self._wanted:
+                await self._sleep()
+            try:
+                await self._turn()
+                failures = 0
+            except ReadFailed as error:
+                log.warning("reconcile_failed", error=str(error))
+                delay_s = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
+                failures += 1
+                await asyncio.sleep(delay_s)
+
+    async def _sleep(self) -> None:
+        self._wake.clear()
+        try:
+            async with asyncio.timeout(self._pause_s()):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    def _pause_s(self) -> float:
+        is_working = any(
+            not order.is_terminal for bracket in self._mailboxes.open_brackets() for order in bracket.orders
+        )
+        interval_s = self.interval_s if is_working else IDLE_INTERVAL_S
+        return max(interval_s, SWEEP_SHARE * self._last_length_s)
+
+    async def _turn(self) -> None:
+        started_us = self._clock.now_us()
+        if self._wanted:
+            wanted, self._wanted = self._wanted, {}
+            for account in list(wanted):
+                try:
+                    await self.list_fully(account, wanted[account])
+                except ReadFailed:
+                    for left, from_us in wanted.items():
+                        self._wanted[left] = min(from_us, self._wanted.get(left, from_us))
+                    raise
+                del wanted[account]
+        else:
+            for account in self.accounts:
+                await self._sweep(account)
+        self._last_length_s = (self._clock.now_us() - started_us) / SECOND_US
+        self.last_completed_us = self._clock.now_us()
+
+    # Full listings.
+
+    async def report(self, account: AccountNumber, from_us: int) -> AccountReport:
+        """Reads everything of one account; raises ReadFailed rather than leave anything out."""
+        started_us = self._clock.now_us()
+        async with self._slots.slot(Priority.RECONCILE):
+            # By the broker's clock: an order's time is its own.
+            listing = await self._broker.search(account, from_us=from_us + min(self.clock_offset_us, 0))
+        groups: tuple[ComplexReport, ...] = ()
+        if self._has_groups(account):
+            async with self._slots.slot(Priority.RECONCILE):
+                groups = await self._broker.live_complex_orders(account)
+        if listing.broker_clock_offset_us is not None:
+            self.clock_offset_us = listing.broker_clock_offset_us
+        return AccountReport(account, listing, groups, started_us, from_us)
+
+    def _has_groups(self, account: AccountNumber) -> bool:
+        return any(
+            order.group is not None
+            for bracket in self._mailboxes.open_brackets()
+            if bracket.account == account
+            for order in bracket.orders
+        )
+
+    async def list_fully(self, account: AccountNumber, from_us: int) -> AccountReport:
+        found = await self.report(account, from_us)
+        self.merge(found)
+        await self._positions.compare(account)
+        return found
+
+    def merge(self, found: AccountReport, first: Event | None = None) -> None:
+        """Joins a full listing: for each bracket all of it at once, `first` before it, the proof of absence last."""
+        news = self._router.events_by_bracket(found.listing.reports)
+        for group in found.groups:
+            owner = self._mailboxes.owner_of_complex(group.complex_order_id)
+            if owner is None:
+                owner = next(filter(None, (self._mailboxes.owner_of(order) for order in group.orders)), None)
+            if owner is not None:
+                news.setdefault(owner, []).append(ComplexReported(group))
+        swept = SweepCompleted(found.started_us, found.from_us, self._is_stream_healthy())
+        for bracket in self._mailboxes.open_brackets():
+            if bracket.account != found.account:
+                continue
+            events: list[Event] = [] if first is None else [first]
+            events.extend(news.pop(bracket.bracket_id, ()))
+            if first is not None or bracket.unknown_orders or bracket.suspects or events:
+                self._mailboxes.deliver(bracket.bracket_id, *events, swept)
+        for bracket_id, events in news.items():
+            self._mailboxes.deliver(bracket_id, *events)
+
+    # On the clock.
+
+    async def _sweep(self, account: AccountNumber) -> None:
+        ours = [b for b in self._mailboxes.open_brackets() if b.account == account]
+        if not ours:
+            return
+        async with self._slots.slot(Priority.RECONCILE):
+            listing = await self._broker.search(account, from_us=self.oldest_us(account), statuses=_NON_TERMINAL)
+        listed: set[str] = set()
+        for bracket_id, events in self._router.events_by_bracket(listing.reports).items():
+            self._mailboxes.deliver(bracket_id, *events)
+        listed.update(report.broker_order_id for report in listing.reports)
+        for bracket in ours:
+            await self._read_missing(bracket.bracket_id, account, listed)
+        await self._positions.compare(account)
+
+    async def _read_missing(self, bracket_id: BracketId, account: AccountNumber, listed: set[str]) -> None:
+        bracket = self._mailboxes.brackets.get(bracket_id)
+        if bracket is None:
+            return
+        for order in bracket.orders:
+            broker_order_id = order.broker_order_id
+            if order.is_terminal or broker_order_id is None or broker_order_id in listed:
+                continue
+            try:
+                async with self._slots.slot(Priority.RECONCILE):
+                    report: OrderReport = await self._broker.read_order(account, broker_order_id)
+            except NotFound:
+                # Terminal only after the listings have been asked as well.
+                self._want(account, bracket.created_at_us - LISTING_MARGIN_US)
+                continue
+            self._mailboxes.deliver(bracket_id, OrderReported(report, order.external_identifier))
+
+    # The start.
+
+    async def first_reports(self) -> tuple[AccountReport, ...]:
+        """Every account, tried again until it succeeds; a refused log-in is the caller's to wait out."""
+        failures = 0
+        while True:
+            try:
+                return tuple([await self.report(account, self.oldest_us(account)) for account in self.accounts])
+            except LoginRefused:
+                raise
+            except ReadFailed as error:
+                log.warning("reconcile_failed", error=str(error))
+                await asyncio.sleep(_RETRY_S[min(failures, len(_RETRY_S) - 1)])
+                failures += 1

@@ -1,0 +1,93 @@
+"""From a message of the broker to the bracket it concerns."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported
+from otocod.domain.ids import BracketId, ExternalIdentifier
+from otocod.domain.orders import OrderReport
+from otocod.domain.reconcile import OUR_SOURCE_PREFIX, attribute
+from otocod.engine.mailbox import Mailboxes
+from otocod.logs import get_log
+from otocod.ports.store import Store
+
+log = get_log(__name__)
+
+
+class Router:
+    """Reports of orders that are nobody's here: ours from a closed bracket (it is loaded), ours and unknown to the
+    database (two daemons on one account, or an old backup: entries stop), or foreign (left alone)."""
+
+    def __init__(self, mailboxes: Mailboxes, store: Store, *, on_stranger: Callable[[OrderReport], None]) -> None:
+        self._mailboxes = mailboxes
+        self._store = store
+        self._on_stranger = on_stranger
+        self._lookups: dict[ExternalIdentifier, list[OrderReport]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def route(self, report: OrderReport) -> None:
+        """Delivers at once if the bracket is in memory, else after a look into the database."""
+        owner = self._mailboxes.owner_of(report)
+        if owner is not None:
+            event = self._event(owner, report)
+            if event is not None:
+                self._mailboxes.deliver(owner, event)
+        elif report.external_identifier is not None and (report.source or "").startswith(OUR_SOURCE_PREFIX):
+            self._look_up(report.external_identifier, report)
+
+    def route_complex(self, report: ComplexReport) -> None:
+        owner = self._mailboxes.owner_of_complex(report.complex_order_id)
+        if owner is None:
+            owner = next(filter(None, (self._mailboxes.owner_of(order) for order in report.orders)), None)
+        if owner is not None:
+            self._mailboxes.deliver(owner, ComplexReported(report))
+
+    def events_by_bracket(self, reports: Iterable[OrderReport]) -> dict[BracketId, list[Event]]:
+        """A listing, sorted by bracket; what belongs to nobody in memory goes its own way."""
+        found: dict[BracketId, list[Event]] = {}
+        for report in reports:
+            owner = self._mailboxes.owner_of(report)
+            if owner is None:
+                self.route(report)
+                continue
+            event = self._event(owner, report)
+            if event is not None:
+                found.setdefault(owner, []).append(event)
+        return found
+
+    def _event(self, owner: BracketId, report: OrderReport) -> OrderReported | None:
+        name = attribute(self._mailboxes.brackets[owner], report)
+        return None if name is None else OrderReported(report, name)
+
+    def _look_up(self, name: ExternalIdentifier, report: OrderReport) -> None:
+        waiting = self._lookups.setdefault(name, [])
+        waiting.append(report)
+        if len(waiting) == 1:
+            task = asyncio.get_running_loop().create_task(self._load_owner(name), name="load-owner")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _load_owner(self, name: ExternalIdentifier) -> None:
+        try:
+            bracket_id = await self._store.bracket_of(name)
+            bracket = None if bracket_id is None else await self._store.bracket(bracket_id)
+        finally:
+            waiting = self._lookups.pop(name)
+        if bracket is None:
+            for report in waiting:
+                if not report.status.is_terminal:
+                    self._on_stranger(report)
+            return
+        if bracket.bracket_id not in self._mailboxes.brackets:
+            self._mailboxes.load((bracket,))
+        for report in waiting:
+            if self._event(bracket.bracket_id, report) is None and not report.status.is_terminal:
+                # An id we made and dropped unused: nothing of this run has posted it.
+                self._on_stranger(report)
+            else:
+                self.route(report)
+
+    async def settle(self) -> None:
+        """Waits for lookups under way."""
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))

@@ -1,0 +1,136 @@
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otocod.adapters.sqlite import codec, tables
+from otocod.adapters.sqlite.codec import StoredRecordUnreadable, rows_from_change
+from otocod.domain.brackets import Close, ClosePurpose
+from otocod.domain.ids import ExternalIdentifier, FillId
+from otocod.domain.orders import Order, Refusal
+from otocod.domain.request_types import BracketRequest, StopByPercent, StopMarket, TargetByPrice
+from otocod.domain.specs import Leg, OrderSpec, Role, TimeInForce
+from tests.support.stored_records import a_request, accepted, change, entry_filled, life, limit
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+whole = st.integers(min_value=-(2**63), max_value=2**63 - 1)
+decimals = st.decimals(allow_nan=False, allow_infinity=False)
+legs = st.builds(Leg, symbol=texts, quantity=st.integers(1, 10**6))
+st.register_type_strategy(Decimal, decimals)
+st.register_type_strategy(str, texts)
+st.register_type_strategy(int, whole)
+specs = st.builds(OrderSpec, legs=st.lists(legs, min_size=1, max_size=4).map(tuple))
+
+
+def row_of(statement: codec.Statement, table: Any, rows: list[codec.Row]) -> dict[str, Any]:
+    names = [column.name for column in table.columns]
+    return next(dict(zip(names, values, strict=True)) for found, values in rows if found is statement)
+
+
+@settings(max_examples=60, deadline=None)
+@given(request=st.builds(BracketRequest, entry=specs))
+def test_any_request_comes_back_equal_and_typed(request: BracketRequest) -> None:
+    again = codec.request_from_json(codec.request_json(request), request.text)
+    assert again == request
+    assert type(again.target) is type(request.target)
+    assert type(again.stop) is type(request.stop)
+
+
+@settings(max_examples=60, deadline=None)
+@given(spec=specs, data=st.data())
+def test_any_order_comes_back_equal(spec: OrderSpec, data: st.DataObject) -> None:
+    known = accepted()
+    order: Order = data.draw(st.builds(Order, spec=st.just(spec), role=st.just(Role.STOP)))
+    rows = rows_from_change(change(None, replace(known, orders=(order,), staged=())))
+    assert codec.order_from_row(row_of(codec.INSERT_ORDER, tables.orders, rows)) == order
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"target": TargetByPrice(Decimal("0.40"))},
+        {"stop": StopByPercent(Decimal("100"), Decimal("0.20"))},
+        {"stop": StopByPercent(Decimal("100"), None)},
+        {"stop": StopMarket(Decimal("3"))},
+        {"target": None},
+        {"stop": None},
+        {"entry": replace(limit("-0.85"), time_in_force=TimeInForce.GTD, gtc_date=date(2026, 12, 18))},
+        {"entry": replace(limit("-0.85"), automated_source=False)},
+    ],
+)
+def test_each_alternative_of_a_request_comes_back_equal(changes: dict[str, Any]) -> None:
+    request = a_request(**changes)
+    assert codec.request_from_json(codec.request_json(request), request.text) == request
+
+
+def test_fields_without_columns_come_back_equal() -> None:
+    bracket = replace(
+        accepted(),
+        close=Close(ClosePurpose.OPERATOR, "alice", Decimal("1.05"), since_us=5, tries=2),
+        moved=((Role.TARGET, limit("0.30", closing=True)),),
+        is_frozen=True,
+        is_held=True,
+        verified_group=ExternalIdentifier("group"),
+        orders=(replace(accepted().orders[0], refusal=Refusal(422, ("a", "b"), "no"), retries=3),),
+    )
+    rows = rows_from_change(change(None, bracket))
+    order = codec.order_from_row(row_of(codec.INSERT_ORDER, tables.orders, rows))
+    unused = [(role, name, tables.IdStatus.STAGED) for role, name in bracket.staged]
+    again = codec.bracket_from_rows(row_of(codec.INSERT_BRACKET, tables.brackets, rows), [order], unused)
+    assert again == bracket
+
+
+def test_a_change_writes_only_what_changed() -> None:
+    stages = life()
+    rows = [statement for statement, _ in rows_from_change(change(stages[1], stages[2]))]
+    # Target and stop went to work; the entry, its fills and the ids stayed as they were.
+    assert rows == [codec.UPDATE_BRACKET, codec.UPDATE_ORDER, codec.UPDATE_ORDER, codec.INSERT_JOURNAL]
+
+
+def test_a_fill_that_comes_later_is_written_alone() -> None:
+    before = entry_filled(accepted())
+    entry = before.orders[0]
+    view = entry.views[0]
+    leg = replace(view.legs[0], fills=(*view.legs[0].fills, replace(view.legs[0].fills[0], fill_id=FillId("late"))))
+    after = before.with_order(replace(entry, views=(replace(view, legs=(leg, view.legs[1])),)))
+    written = [values for statement, values in rows_from_change(change(before, after)) if statement is codec.PUT_FILL]
+    assert [values[1] for values in written] == ["late"]
+
+
+@pytest.mark.parametrize(
+    ("price", "text"),
+    [("-0.85", "-0.85"), ("0.4", "0.40"), ("0.125", "0.125"), ("1", "1.00"), ("1E+3", "1000.00"), ("-0", "0.00")],
+)
+def test_prices_keep_two_decimals_at_least(price: str, text: str) -> None:
+    assert codec.price_text(Decimal(price)) == text
+
+
+def test_a_field_from_newer_code_is_refused_and_not_dropped() -> None:
+    order = accepted().orders[0]
+    row = row_of(codec.INSERT_ORDER, tables.orders, rows_from_change(change(None, accepted())))
+    more = msgspec.json.decode(row["more_json"])
+    assert codec.order_from_row(row) == order
+    with pytest.raises(StoredRecordUnreadable, match="is_withdrawn"):
+        codec.order_from_row(row | {"more_json": codec.to_json({**more, "is_withdrawn": True})})
+
+
+def test_a_field_that_old_rows_lack_takes_its_default() -> None:
+    row = row_of(codec.INSERT_ORDER, tables.orders, rows_from_change(change(None, accepted())))
+    more = msgspec.json.decode(row["more_json"])
+    del more["retries"]
+    assert codec.order_from_row(row | {"more_json": codec.to_json(more)}) == accepted().orders[0]
+
+
+def test_a_decision_without_entries_still_leaves_what_it_was_told() -> None:
+    before = accepted()
+    after = replace(before, version=1)
+    rows = rows_from_change(change(before, after, event="OrderReported", journal=()))
+    journal = [values for statement, values in rows if statement is codec.INSERT_JOURNAL]
+    assert [(row[2], row[3], row[4], row[6]) for row in journal] == [
+        ("OrderReported", "PENDING_ENTRY", "PENDING_ENTRY", '[{"event": "OrderReported", "fields": {}}]')
+    ]

@@ -1,0 +1,593 @@
+"""Reading and refusing requests. Most tests change one thing in a good request and look for its reason."""
+
+import json
+import time
+from copy import deepcopy
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from otocod.domain.prices import PENNY_GRID, PriceGrid
+from otocod.domain.request import (
+    BracketRequest,
+    OutsidePolicy,
+    RequestRefused,
+    StopByPercent,
+    StopByPrice,
+    StopMarket,
+    TargetByPercent,
+    TargetByPrice,
+    canonical_text,
+    parse_request,
+)
+from otocod.domain.specs import (
+    Action,
+    InstrumentType,
+    Leg,
+    OrderSpec,
+    OrderType,
+    Protection,
+    Role,
+    TimeInForce,
+)
+
+Json = dict[str, Any]
+TODAY = date(2026, 11, 23)
+NOW_US = 1_795_446_000_000_000  # 2026-11-23T15:00:00Z
+MINUTE_US = 60_000_000
+DIMES = PriceGrid(((None, Decimal("0.10")),))
+
+CREDIT_VERTICAL: Json = {
+    "version": 1,
+    "entry": {
+        "time-in-force": "Day",
+        "order-type": "Limit",
+        "price": "0.85",
+        "price-effect": "Credit",
+        "legs": [
+            {
+                "instrument-type": "Equity Option",
+                "symbol": "AAPL  261218C00155000",
+                "quantity": 1,
+                "action": "Sell to Open",
+            },
+            {
+                "instrument-type": "Equity Option",
+                "symbol": "AAPL  261218C00157500",
+                "quantity": 1,
+                "action": "Buy to Open",
+            },
+        ],
+    },
+    "target": {"price": "0.40", "price-effect": "Debit"},
+    "stop": {"trigger": "1.70", "price": "1.90", "price-effect": "Debit"},
+}
+
+
+def leg(symbol: str, action: str, quantity: Any = 1, kind: str = "Equity Option") -> Json:
+    return {"instrument-type": kind, "symbol": symbol, "quantity": quantity, "action": action}
+
+
+def single(leg_fields: Json, *, target: Json | None = None, stop: Json | None = None, **entry: Any) -> Json:
+    """A bracket on one leg; `entry` keys are written with underscores."""
+    fields = {"time-in-force": "Day", "order-type": "Market", "legs": [leg_fields]}
+    request: Json = {"version": 1, "entry": fields | {key.replace("_", "-"): value for key, value in entry.items()}}
+    if target is not None:
+        request["target"] = target
+    if stop is not None:
+        request["stop"] = stop
+    return request
+
+
+def changed(path: str, value: Any, of: Json = CREDIT_VERTICAL) -> Json:
+    """A copy with the value at a dotted path set; `...` removes it; numbers are list places."""
+    request = deepcopy(of)
+    node: Any = request
+    *way, last = [int(word) if word.isdigit() else word for word in path.split(".")]
+    for word in way:
+        node = node[word] if isinstance(word, int) else node.setdefault(word, {})
+    if value is ...:
+        del node[last]
+    else:
+        node[last] = value
+    return request
+
+
+def parse(request: Json | str, **circumstances: Any) -> BracketRequest:
+    text = request if isinstance(request, str) else json.dumps(request)
+    usual: Json = {
+        "account": "5WT00001",
+        "accounts": {"5WT00001"},
+        "created_at_us": NOW_US,
+        "now_us": NOW_US,
+        "today": TODAY,
+    }
+    return parse_request(text, **(usual | circumstances))
+
+
+def reasons_of(request: Json | str, **circumstances: Any) -> tuple[str, ...]:
+    with pytest.raises(RequestRefused) as refused:
+        parse(request, **circumstances)
+    for reason in refused.value.reasons:
+        assert reason.isprintable(), reason
+        assert len(reason) < 400, reason
+    return refused.value.reasons
+
+
+def only_reason(request: Json | str, **circumstances: Any) -> str:
+    reasons = reasons_of(request, **circumstances)
+    assert len(reasons) == 1, reasons
+    return reasons[0]
+
+
+def test_example_of_the_contract_is_read() -> None:
+    request = parse(CREDIT_VERTICAL)
+    option = InstrumentType.EQUITY_OPTION
+    assert request.entry == OrderSpec(
+        order_type=OrderType.LIMIT,
+        time_in_force=TimeInForce.DAY,
+        legs=(
+            Leg(option, "AAPL  261218C00155000", Action.SELL_TO_OPEN, 1),
+            Leg(option, "AAPL  261218C00157500", Action.BUY_TO_OPEN, 1),
+        ),
+        net_price=Decimal("-0.85"),
+    )
+    assert request.target == TargetByPrice(Decimal("0.40"))
+    assert request.stop == StopByPrice(trigger=Decimal("1.70"), net_price=Decimal("1.90"))
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    request = parse(CREDIT_VERTICAL)
+    assert (request.target_time_in_force, request.stop_time_in_force) == (TimeInForce.GTC, TimeInForce.GTC)
+    assert request.not_after_us == NOW_US + 10 * MINUTE_US
+    assert request.protection is Protection.AUTO
+    assert request.rest is Role.STOP
+    assert request.partial_entry_grace_us == 30_000_000
+    assert request.on_outside_change is OutsidePolicy.HOLD
+    assert request.tags == ()
+
+
+def test_every_part_can_be_given() -> None:
+    request = parse(
+        CREDIT_VERTICAL
+        | {
+            "target": {"profit-percent": 50, "time-in-force": "Day"},
+            "stop": {"loss-percent": "100", "limit-offset": "0.20", "time-in-force": "Day"},
+            "not-after": "2026-11-23T15:04:05.123456Z",
+            "protection": "watched",
+            "rest": "target",
+            "partial-entry": {"grace-s": 1.5},
+            "on-outside-change": "flatten",
+            "tags": {"strategy": "wheel", "desk": "é"},
+        }
+    )
+    assert request.target == TargetByPercent(Decimal(50))
+    assert request.stop == StopByPercent(loss_percent=Decimal(100), limit_offset=Decimal("0.20"))
+    assert (request.target_time_in_force, request.stop_time_in_force) == (TimeInForce.DAY, TimeInForce.DAY)
+    assert request.not_after_us == NOW_US + 4 * MINUTE_US + 5_123_456
+    assert (request.protection, request.rest) == (Protection.WATCHED, Role.TARGET)
+    assert request.partial_entry_grace_us == 1_500_000
+    assert request.on_outside_change is OutsidePolicy.FLATTEN
+    assert request.tags == (("desk", "é"), ("strategy", "wheel"))
+
+
+@pytest.mark.parametrize("protection", list(Protection))
+def test_each_protection_may_be_asked_for(protection: Protection) -> None:
+    assert parse(CREDIT_VERTICAL | {"protection": protection.value}).protection is protection
+
+
+@pytest.mark.parametrize("left_out", ["target", "stop"])
+def test_either_exit_may_be_left_out(left_out: str) -> None:
+    parse(changed(left_out, ...))
+
+
+OPTION = leg("AAPL  261218C00155000", "Buy to Open")
+SHARES = leg("AAPL", "Buy to Open", 100, "Equity")
+FUTURE = leg("/ESZ6", "Buy", 1, "Future")
+FUTURE_OPTION = leg("./ESZ6 EW4Z6 261224C6500", "Sell to Open", 1, "Future Option")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        single(OPTION, target={"profit-percent": 50}, stop={"trigger": "0.60"}),
+        single(OPTION, time_in_force="IOC", target={"profit-percent": 50}),
+        single(SHARES, order_type="Stop", stop_trigger="160.10", stop={"loss-percent": 5}),
+        single(SHARES, order_type="Stop Limit", stop_trigger="160.10", price="160.20", price_effect="Debit")
+        | {"stop": {"trigger": "150.01", "price": "149.99", "price-effect": "Credit"}},
+        single(FUTURE, order_type="Limit", price="6000.25", price_effect="Debit", stop={"trigger": "5990.25"}),
+        single(FUTURE_OPTION, order_type="Limit", price="10.25", price_effect="Credit", target={"profit-percent": 50}),
+        single(OPTION, order_type="Limit", price="0.86", price_effect="Debit", time_in_force="IOC")
+        | {"target": {"price": "1.00", "price-effect": "Credit"}},
+        single(
+            OPTION, order_type="Limit", price="0.86", price_effect="Debit", time_in_force="GTD", gtc_date="2026-12-01"
+        )
+        | {"target": {"price": "1.00", "price-effect": "Credit"}},
+    ],
+)
+def test_single_options_shares_and_futures_are_brackets_too(request_: Json) -> None:
+    parse(request_)
+
+
+def test_stop_market_is_a_trigger_alone() -> None:
+    request = parse(single(OPTION, target={"profit-percent": 50}, stop={"trigger": "0.60"}))
+    assert request.stop == StopMarket(Decimal("0.60"))
+
+
+@pytest.mark.covers("F115")
+def test_ratio_and_several_units_are_kept_as_given() -> None:
+    legs = [leg("AAPL  261218C00155000", "Buy to Open", 2), leg("AAPL  261218C00160000", "Sell to Open", "4")]
+    request = parse(changed("entry.legs", legs) | {"target": {"profit-percent": 50}, "stop": {"loss-percent": 50}})
+    assert [each.quantity for each in request.entry.legs] == [2, 4]
+
+
+def test_spx_and_spxw_are_one_underlying() -> None:
+    legs = [leg("SPX   261218C06500000", "Sell to Open"), leg("SPXW  261231C06500000", "Buy to Open")]
+    parse(changed("entry.legs", legs) | {"target": {"profit-percent": 50}, "stop": {"loss-percent": 50}})
+
+
+@pytest.mark.covers("F112")
+def test_json_numbers_are_read_exactly() -> None:
+    text = json.dumps(CREDIT_VERTICAL).replace('"0.40"', "0.40").replace('"0.85"', "8.5e-1").replace('"1.70"', "1.7")
+    request = parse(text)
+    assert request.entry.net_price == Decimal("-0.85")
+    assert request.target == TargetByPrice(Decimal("0.4"))
+
+
+REFUSED: list[tuple[str, Any, str, str]] = [
+    # path, value, where the reason points, what it says
+    ("version", ..., "version", "missing"),
+    ("version", 2, "version", "not known"),
+    ("version", "1", "version", "write the number 1"),
+    ("version", True, "version", "true is not a version"),
+    ("version", "NaN", "version", "not a version"),
+    ("entry", ..., "entry", "missing"),
+    ("entry", [], "entry", "not an object"),
+    ("entree", {}, "entree", "nearest known is `entry`"),
+    ("on_outside_change", "hold", "on_outside_change", "nearest known is `on-outside-change`"),
+    ("zzz", 1, "zzz", "known here are version, entry"),
+    ("entry.source", "me", "entry.source", "otocod sets this itself"),
+    ("entry.external-identifier", "me", "entry.external-identifier", "otocod sets this itself"),
+    ("entry.advanced-instructions", {}, "entry.advanced-instructions", "otocod sets this itself"),
+    ("entry.pric", "1", "entry.pric", "nearest known is `price`"),
+    ("entry.legs.0.simbol", "1", "entry.legs[0].simbol", "nearest known is `symbol`"),
+    ("target.stop-trigger", "1", "target.stop-trigger", "unknown key"),
+    ("stop.stop-trigger", "1", "stop.stop-trigger", "nearest known is `trigger`"),
+    ("entry.order-type", ..., "entry.order-type", "missing"),
+    ("entry.order-type", "limit", "entry.order-type", "write one of Limit"),
+    ("entry.order-type", "Marketable Limit", "entry.order-type", "write one of Limit"),
+    ("entry.time-in-force", ..., "entry.time-in-force", "missing"),
+    ("entry.time-in-force", "Ext", "entry.time-in-force", "write one of Day"),
+    ("entry.time-in-force", "GTD", "entry.gtc-date", "missing"),
+    ("entry.gtc-date", "2026-12-18", "entry.gtc-date", "write GTD"),
+    ("entry.price", ..., "entry.price", "missing"),
+    ("entry.price-effect", ..., "entry.price-effect", "missing"),
+    ("entry.price-effect", "credit", "entry.price-effect", "write one of Debit, Credit"),
+    ("entry.price", "0", "entry.price", "at or below 0"),
+    ("entry.price", "-0.85", "entry.price", "at or below 0"),
+    ("entry.price", "abc", "entry.price", "not a decimal number"),
+    ("entry.price", True, "entry.price", "true is not a number"),
+    ("entry.price", None, "entry.price", "null is not a number"),
+    ("entry.price", [1], "entry.price", "a list is not a number"),
+    ("entry.price", "NaN", "entry.price", "not a decimal number"),
+    ("entry.price", "1e400", "entry.price", "absurd"),
+    ("entry.price", "1e-400", "entry.price", "absurd"),
+    ("entry.price", "10000000", "entry.price", "absurd"),
+    ("entry.price", "0.855", "entry.price", "off the increment of 0.01: write 0.85 or 0.86"),
+    ("entry.stop-trigger", "1", "entry.stop-trigger", "leave it out"),
+    ("entry.automated-source", "no", "entry.automated-source", "not true or false"),
+    ("entry.legs", ..., "entry.legs", "missing"),
+    ("entry.legs", [], "entry.legs", "one to 4"),
+    ("entry.legs", {}, "entry.legs", "not a list"),
+    ("entry.legs.0", "x", "entry.legs[0]", "not an object"),
+    ("entry.legs.0.action", ..., "entry.legs[0].action", "missing"),
+    ("entry.legs.0.action", "Buy To Open", "entry.legs[0].action", "write one of"),
+    ("entry.legs.0.action", "Sell to Close", "entry.legs[0].action", 'write "Sell to Open"'),
+    ("entry.legs.0.action", "Sell", "entry.legs[0].action", 'write "Sell to Open"'),
+    ("entry.legs.0.instrument-type", "Bond", "entry.legs[0].instrument-type", "write one of"),
+    ("entry.legs.0.symbol", 1, "entry.legs[0].symbol", "not a text"),
+    ("entry.legs.0.symbol", "AAPL261218C00155000", "entry.legs[0].symbol", 'write "AAPL  261218C00155000"'),
+    ("entry.legs.0.symbol", "AAPL  261120C00155000", "entry.legs[0].symbol", "expired on 2026-11-20"),
+    ("entry.legs.0.quantity", 0, "entry.legs[0].quantity", "whole number above 0"),
+    ("entry.legs.0.quantity", -1, "entry.legs[0].quantity", "whole number above 0"),
+    ("entry.legs.0.quantity", 1.5, "entry.legs[0].quantity", "whole number above 0"),
+    ("entry.legs.0.quantity", True, "entry.legs[0].quantity", "true is not a number"),
+    ("entry.legs.0.quantity", 10**9, "entry.legs[0].quantity", "above the bound"),
+    ("entry.legs.0.quantity", 10**30, "entry.legs[0].quantity", "absurd"),
+    ("entry.legs.1.symbol", "AAPL  261218C00155000", "entry.legs", "more than one leg"),
+    ("entry.legs.1.symbol", "MSFT  261218C00157500", "entry.legs", "more than one underlying (AAPL, MSFT)"),
+    ("target", {}, "target", "give either"),
+    ("target", None, "target", "null is not an object"),
+    ("target.profit-percent", "50", "target", "give either"),
+    ("target.price-effect", ..., "target.price-effect", "missing"),
+    ("target.price", ..., "target.price", "missing"),
+    ("target.price", "0.86", "target.price", "worse than the entry"),
+    ("target.price", "0.405", "target.price", "off the increment"),
+    ("target.price-effect", "Credit", "target.price-effect", "close for a Debit only"),
+    ("target", {"profit-percent": "101"}, "target.profit-percent", "more than the whole credit"),
+    ("target", {"profit-percent": "0"}, "target.profit-percent", "out of bounds"),
+    ("target", {"profit-percent": "-5"}, "target.profit-percent", "out of bounds"),
+    ("target.time-in-force", "GTD", "target.time-in-force", "write one of GTC, Day"),
+    ("stop", {}, "stop", "give either"),
+    ("stop", {"trigger": "1.70"}, "stop.trigger", "watched mode: give `price`"),
+    ("stop.trigger", ..., "stop.trigger", "missing"),
+    ("stop.price", ..., "stop.price", "missing"),
+    ("stop.price-effect", ..., "stop.price-effect", "missing"),
+    ("stop.loss-percent", "50", "stop", "give either"),
+    ("stop", {"limit-offset": "0.1"}, "stop.loss-percent", "missing"),
+    ("stop", {"loss-percent": 50, "limit-offset": "-0.1"}, "stop.limit-offset", "below 0"),
+    ("stop.trigger", "0.84", "stop.trigger", "better than the entry"),
+    ("stop.trigger", "0", "stop.trigger", "at or below 0"),
+    ("stop.price", "-1", "stop.price", "at or below 0"),
+    ("stop.price", "1.69", "stop.price", "better than the stop's trigger"),
+    ("stop.trigger", "1.705", "stop.trigger", "off the increment"),
+    ("stop.price", "1.905", "stop.price", "off the increment"),
+    ("stop.time-in-force", "IOC", "stop.time-in-force", "write one of GTC, Day"),
+    ("not-after", "2026-11-23T15:00:00Z", "not-after", "stale"),
+    ("not-after", "2026-11-23T16:00:00", "not-after", "no UTC time"),
+    ("not-after", "2026-11-23T16:00:00+01:00", "not-after", "no UTC time"),
+    ("not-after", "2026-13-23T16:00:00Z", "not-after", "no UTC time"),
+    ("not-after", 1795446000, "not-after", "not a text"),
+    ("protection", "native", "protection", "write one of auto"),
+    ("rest", "entry", "rest", "write one of stop, target"),
+    ("partial-entry", 30, "partial-entry", "not an object"),
+    ("partial-entry", {}, "partial-entry.grace-s", "missing"),
+    ("partial-entry", {"grace-s": -1}, "partial-entry.grace-s", "out of bounds"),
+    ("partial-entry", {"grace-s": 10**6}, "partial-entry.grace-s", "out of bounds"),
+    ("on-outside-change", "close", "on-outside-change", "write one of hold"),
+    ("tags", ["a"], "tags", "not an object"),
+    ("tags", {"a": 1}, "tags.a", "not a text"),
+    ("tags", {"": "x"}, 'tags.""', "1 to 64 characters"),
+    ("tags", {"a": "x" * 2000}, "tags.a", "at most 1024"),
+    ("tags", {f"k{number}": "" for number in range(65)}, "tags", "at most 64"),
+    ("tags", {"a": "x\x00"}, "tags.a", "U+0000"),
+]
+
+
+@pytest.mark.covers("F106", "F114")
+@pytest.mark.parametrize(("path", "value", "place", "told"), REFUSED)
+def test_one_wrong_thing_gives_one_reason_at_its_place(path: str, value: Any, place: str, told: str) -> None:
+    reason = only_reason(changed(path, value))
+    assert reason.startswith(f"{place}: "), reason
+    assert told in reason
+
+
+def test_both_exits_missing_is_refused() -> None:
+    assert "give at least one" in only_reason(changed("target", ..., changed("stop", ...)))
+
+
+def test_account_must_be_configured() -> None:
+    assert only_reason(CREDIT_VERTICAL, account="5WT99999").startswith('account: "5WT99999" is not configured')
+
+
+@pytest.mark.covers("F106")
+def test_every_reason_is_given_at_once() -> None:
+    request = changed("target.price", "0.90")
+    request["entry"]["legs"][0]["action"] = "Sell to Close"
+    request["entry"]["legs"][1]["quantity"] = 0
+    request["entry"]["legs"][1]["symbol"] = "AAPL  261120C00157500"
+    request["entry"]["source"] = "me"
+    request["stop"] = {"trigger": "3", "price": "2.9", "price-effect": "Debit", "x": 1}
+    request["protection"] = "yes"
+    request["not-after"] = "2026-11-23T14:00:00Z"
+    del request["version"]
+    places = [reason.split(": ")[0] for reason in reasons_of(request, account="other")]
+    assert sorted(places) == sorted(
+        [
+            *("account", "version", "not-after", "protection", "entry.source", "entry.legs[0].action"),
+            *("entry.legs[1].quantity", "entry.legs[1].symbol", "stop.x", "stop.price", "target.price"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "place", "told"),
+    [
+        (changed("entry.order-type", "Market"), "entry.order-type", "one leg"),
+        (changed("entry.order-type", "Stop Limit", changed("entry.stop-trigger", "1")), "entry.order-type", "one leg"),
+        (single(OPTION, time_in_force="GTC", target={"profit-percent": 50}), "entry.time-in-force", "no GTC"),
+        (
+            single(OPTION, order_type="Limit", price="1", price_effect="Credit", target={"profit-percent": 50}),
+            "entry.price-effect",
+            "open for a Debit only",
+        ),
+        (single(OPTION, target={"profit-percent": 50}, stop={"loss-percent": 100}), "stop.loss-percent", "less than"),
+        (single(SHARES, stop={"trigger": "150.001"}), "stop.trigger", "off the increment of 0.01"),
+        (single(leg("/ESZ6", "Sell", 1, "Future"), stop={"trigger": "0"}), "stop.trigger", "at or below 0"),
+        (single(FUTURE_OPTION, stop={"loss-percent": 50}), "stop", "no stops for futures options"),
+        (
+            single(leg("BTC/USD", "Buy to Open", 1, "Cryptocurrency"), target={"profit-percent": 5}),
+            "entry.legs",
+            "no b",
+        ),
+        (single(leg("AAPL", "Buy", 100, "Equity"), target={"profit-percent": 5}), "entry.legs[0].action", "futures"),
+        (single(OPTION, target={"price": "1", "price-effect": "Debit"}), "target.price-effect", 'write "Credit"'),
+        (changed("entry.legs.1", SHARES), "entry.legs", "more than one instrument type"),
+        (
+            changed("entry.legs.0", SHARES, changed("entry.legs.1", leg("AAPL", "Sell to Open", 1, "Equity"))),
+            "entry.legs",
+            "has one leg",
+        ),
+        (
+            single(OPTION, order_type="Limit", price="1", price_effect="Debit", time_in_force="GTD")
+            | {"target": {"profit-percent": 1}},
+            "entry.gtc-date",
+            "missing",
+        ),
+    ],
+)
+def test_what_the_product_or_the_order_type_lacks_is_refused(request_: Json, place: str, told: str) -> None:
+    reasons = reasons_of(request_)
+    assert any(reason.startswith(f"{place}: ") and told in reason for reason in reasons), reasons
+
+
+def test_gtd_needs_a_real_day_that_has_not_passed() -> None:
+    request = changed("entry.time-in-force", "GTD")
+    assert "has passed" in only_reason(changed("entry.gtc-date", "2026-11-22", request))
+    assert "no day" in reasons_of(changed("entry.gtc-date", "2026-02-30", request))[0]
+    assert parse(changed("entry.gtc-date", "2026-11-23", request)).entry.gtc_date == TODAY
+
+
+@pytest.mark.covers("F114")
+def test_target_and_stop_of_a_debit_are_judged_the_other_way_round() -> None:
+    legs = [leg("AAPL  261218C00155000", "Buy to Open"), leg("AAPL  261218C00157500", "Sell to Open")]
+    request = changed("entry.legs", legs, changed("entry.price-effect", "Debit"))
+    request["target"] = {"price": "1.60", "price-effect": "Credit"}
+    request["stop"] = {"trigger": "0.40", "price": "0.30", "price-effect": "Credit"}
+    parse(request)
+    assert "worse than the entry" in only_reason(changed("target.price", "0.84", request))
+    assert "better than the entry" in reasons_of(changed("stop.trigger", "0.86", request))[0]
+    assert "better than the stop's trigger" in only_reason(changed("stop.price", "0.41", request))
+
+
+@pytest.mark.covers("F113", "F114")
+def test_swapped_exits_and_a_turned_effect_are_refused() -> None:
+    swapped = CREDIT_VERTICAL | {
+        "target": {"price": "1.70", "price-effect": "Debit"},
+        "stop": {"trigger": "0.40", "price": "0.60", "price-effect": "Debit"},
+    }
+    assert [reason.split(":")[0] for reason in reasons_of(swapped)] == ["target.price", "stop.trigger"]
+    assert "open for a Credit only" in reasons_of(changed("entry.price-effect", "Debit"))[0]
+
+
+def test_unpriced_entry_still_has_its_exits_compared() -> None:
+    target = {"price": "0.50", "price-effect": "Credit"}
+    assert "not worse than the target" in only_reason(single(OPTION, target=target, stop={"trigger": "0.60"}))
+
+
+def test_trigger_at_the_largest_value_is_refused_and_one_increment_less_is_not() -> None:
+    wide = changed("stop.price", "2.60")
+    assert "2.5, the largest value the vertical can have" in only_reason(changed("stop.trigger", "2.50", wide))
+    parse(changed("stop.trigger", "2.49", wide))
+
+
+def test_exits_at_the_entry_price_are_neither_worse_nor_better() -> None:
+    parse(changed("target.price", "0.85"))
+    parse(changed("stop.trigger", "0.85"))
+
+
+def test_stop_price_at_its_trigger_is_not_better() -> None:
+    parse(changed("stop.price", "1.70"))
+
+
+def test_fraction_of_a_second_is_read_whatever_its_length() -> None:
+    for fraction, expected_us in ((".5", 500_000), (".123456789", 123_456), ("", 0)):
+        request = parse(changed("not-after", f"2026-11-23T15:01:00{fraction}Z"))
+        assert request.not_after_us == NOW_US + MINUTE_US + expected_us
+
+
+def test_whole_credit_may_be_the_target_and_an_expiring_option_is_not_expired() -> None:
+    parse(changed("target", {"profit-percent": 100}))
+    parse(CREDIT_VERTICAL, today=date(2026, 12, 18))
+    assert len(reasons_of(CREDIT_VERTICAL, today=date(2026, 12, 19))) == 2
+
+
+def test_spread_of_spx_is_in_nickels() -> None:
+    legs = [leg("SPXW  261218P06500000", "Sell to Open"), leg("SPXW  261218P06450000", "Buy to Open")]
+    request = changed("entry.legs", legs)
+    parse(request)
+    assert "0.05" in only_reason(changed("target.price", "0.41", request))
+
+
+def test_grid_of_the_caller_decides() -> None:
+    assert only_reason(CREDIT_VERTICAL, grid=lambda legs: DIMES).startswith(
+        "entry.price: 0.85 is off the increment of 0.1"
+    )
+    in_pennies = single(OPTION, order_type="Limit", price="3.01", price_effect="Debit", target={"profit-percent": 9})
+    assert "off the increment of 0.05" in only_reason(in_pennies)
+    parse(in_pennies, grid=lambda legs: PENNY_GRID)
+
+
+def test_quantity_bound_of_the_caller_is_a_hundred_times_as_many_shares() -> None:
+    parse(CREDIT_VERTICAL, max_quantity=1)
+    assert "bound of 1" in only_reason(changed("entry.legs.0.quantity", 2), max_quantity=1)
+    parse(single(SHARES, target={"profit-percent": 5}), max_quantity=1)
+
+
+@pytest.mark.covers("F111")
+def test_request_is_stale_ten_minutes_after_it_was_made() -> None:
+    parse(CREDIT_VERTICAL, now_us=NOW_US + 10 * MINUTE_US - 1)
+    assert "older than 10 minutes" in only_reason(CREDIT_VERTICAL, now_us=NOW_US + 10 * MINUTE_US)
+
+
+@pytest.mark.covers("F111")
+def test_creation_time_in_the_future_buys_no_time() -> None:
+    assert parse(CREDIT_VERTICAL, created_at_us=NOW_US * 2).not_after_us == NOW_US + 10 * MINUTE_US
+
+
+@pytest.mark.covers("F106")
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "not JSON"),
+        ("null", "not an object"),
+        ("[1]", "not an object"),
+        ("NaN", "not an object"),
+        ("[" * 65_000, "nested deeper"),
+        ('{"version": 1, "version": 1}', "stands twice"),
+        ('{"version": 9, "entry": 3}', '"9" is not known: write 1'),
+    ],
+)
+def test_what_is_no_request_is_refused(text: str, told: str) -> None:
+    assert told in reasons_of(text)[0]
+
+
+@pytest.mark.covers("F106")
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "1e-400", "1e99999999", "9" * 30_000])
+def test_absurd_numbers_are_refused_at_once(number: str) -> None:
+    text = json.dumps(CREDIT_VERTICAL).replace('"0.85"', number).replace('"quantity": 1', f'"quantity": {number}', 1)
+    started_s = time.process_time()
+    places = {reason.split(": ")[0] for reason in reasons_of(text)}
+    assert time.process_time() - started_s < 1
+    assert places == {"entry.price", "entry.legs[0].quantity"}
+
+
+@pytest.mark.covers("F106")
+def test_thousands_of_unknown_keys_are_refused_quickly_in_few_lines() -> None:
+    text = "{" + ",".join(f'"k{number}":1' for number in range(6000)) + "}"
+    started_s = time.process_time()
+    reasons = reasons_of(text)
+    assert time.process_time() - started_s < 1
+    assert len(reasons) < 20
+
+
+def test_canonical_text_is_equal_for_the_same_request_and_differs_for_another() -> None:
+    same = deepcopy(CREDIT_VERTICAL)
+    same["entry"] = dict(reversed(same["entry"].items()))
+    same["target"]["price"] = 0.4
+    same["stop"]["trigger"] = "1.7000"
+    same["entry"]["legs"][0]["quantity"] = "1"
+    same |= {"protection": "auto", "partial-entry": {"grace-s": 30}, "tags": {}, "rest": "stop"}
+    text = canonical_text(json.dumps(CREDIT_VERTICAL))
+    assert canonical_text(json.dumps(same, indent=4)) == text
+    assert parse(same).text == text
+    for path, value in [("target.price", "0.41"), ("protection", "watched"), ("tags", {"a": "b"}), ("rest", "target")]:
+        assert canonical_text(json.dumps(changed(path, value))) != text
+
+
+@pytest.mark.covers("F105")
+def test_canonical_text_does_not_depend_on_the_hour_or_the_account() -> None:
+    early = parse(CREDIT_VERTICAL)
+    late = parse(CREDIT_VERTICAL, created_at_us=NOW_US + MINUTE_US, now_us=NOW_US + MINUTE_US)
+    assert early.text == late.text == canonical_text(json.dumps(CREDIT_VERTICAL))
+    expired = changed("not-after", "2020-01-01T00:00:00Z")
+    assert canonical_text(json.dumps(expired)) != early.text
+
+
+def test_canonical_text_reads_back_as_the_same_request() -> None:
+    full = CREDIT_VERTICAL | {
+        "not-after": "2026-11-23T15:04:05.000001Z",
+        "stop": {"loss-percent": 100, "limit-offset": "0.20", "time-in-force": "Day"},
+        "partial-entry": {"grace-s": 2.5},
+        "on-outside-change": "release",
+        "tags": {"b": "é", "a": ""},
+    }
+    request = parse(full)
+    assert parse(request.text) == request
+
+
+def test_canonical_text_of_what_breaks_the_grammar_is_refused() -> None:
+    with pytest.raises(RequestRefused):
+        canonical_text("{}")

@@ -1,0 +1,128 @@
+"""The unit files, judged by systemd itself and by what the daemon needs of them."""
+
+import re
+import shutil
+import subprocess
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
+INSTALLED = "/opt/otocod/bin/otocod"
+# Known since systemd 254; older ones say so and go on with RestartSec= alone.
+NEW_KEYS = ("RestartSteps", "RestartMaxDelaySec")
+EXPOSURE_MAX = 1.5
+
+analyze = shutil.which("systemd-analyze")
+needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is not installed: only it can judge units")
+
+
+def run(*arguments: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    assert analyze is not None
+    command = [analyze, *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50, check=False)
+
+
+def systemd_version(directory: Path) -> int:
+    match = re.match(r"systemd (\d+)", run("--version", directory=directory).stdout)
+    assert match is not None
+    return int(match[1])
+
+
+@pytest.fixture
+def units(tmp_path: Path) -> Path:
+    """Copies whose command exists here, and without the keys that this systemd does not know yet."""
+    is_old = analyze is not None and systemd_version(tmp_path) < 254
+    for path in UNITS.iterdir():
+        text = path.read_text().replace(INSTALLED, "/bin/true")
+        if is_old:
+            text = re.sub(rf"^({'|'.join(NEW_KEYS)})=.*\n", "", text, flags=re.MULTILINE)
+        (tmp_path / path.name).write_text(text)
+    return tmp_path
+
+
+@needs_systemd
+def test_systemd_has_nothing_to_say_against_any_unit(units: Path) -> None:
+    names = [path.name.replace("@.", "@otocod.service.") for path in UNITS.iterdir() if path.suffix != ".conf"]
+    assert len(names) >= 6
+    found = run("verify", "--man=no", *(f"./{name}" for name in names), directory=units)
+    # systemd reads every unit of the machine along; what is wrong with those is not ours.
+    said = [line for line in (found.stdout + found.stderr).splitlines() if "otocod" in line]
+    assert said == []
+
+
+@needs_systemd
+def test_systemd_would_notice_a_wrong_unit(units: Path) -> None:
+    service = units / "otocod.service"
+    service.write_text(service.read_text().replace("ProtectSystem=strict", "ProtectSystem=maybe\nNoSuchKey=1"))
+    found = run("verify", "--man=no", "./otocod.service", directory=units)
+    assert "NoSuchKey" in found.stdout + found.stderr
+
+
+@needs_systemd
+def test_the_daemon_is_little_exposed(units: Path) -> None:
+    found = run("security", "--offline=yes", "--no-pager", "./otocod.service", directory=units)
+    exposure = re.search(r"exposure level for otocod.service: ([0-9.]+)", found.stdout)
+    assert exposure is not None, found.stderr
+    assert float(exposure[1]) <= EXPOSURE_MAX, found.stdout
+
+
+def keys_of(name: str) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = defaultdict(list)
+    for line in (UNITS / name).read_text().splitlines():
+        if "=" in line and not line.startswith("#"):
+            key, _, value = line.partition("=")
+            keys[key].append(value)
+    return keys
+
+
+def test_the_daemon_is_restarted_but_for_what_would_happen_again() -> None:
+    keys = keys_of("otocod.service")
+    assert keys["Type"] == ["notify"]
+    assert keys["NotifyAccess"] == ["main"]
+    assert keys["Restart"] == ["always"]
+    assert keys["RestartPreventExitStatus"] == ["2 4 78"]
+    assert keys["StartLimitIntervalSec"] == ["0"]
+    # A refused log-in is waited out for hours; the process must not be ended for it.
+    assert keys["TimeoutStartSec"] == ["infinity"]
+    assert int(keys["TimeoutStopSec"][0]) > 10
+
+
+@pytest.mark.covers("F118")
+def test_the_daemon_gets_its_secrets_as_credentials_and_leaves_no_core_dump() -> None:
+    keys = keys_of("otocod.service")
+    assert keys["LoadCredential"] == ["otocod-client-secret", "otocod-refresh-token"]
+    assert keys["LimitCORE"] == ["0"]
+    assert not [value for value in keys["Environment"] if "SECRET" in value or "TOKEN" in value]
+
+
+def test_the_queue_thread_can_be_confined() -> None:
+    keys = keys_of("otocod.service")
+    allowed = " ".join(value for value in keys["SystemCallFilter"] if not value.startswith("~")).split()
+    assert {"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"} <= set(allowed)
+
+
+def test_the_queue_is_apart_from_the_data_and_belongs_to_the_submitters() -> None:
+    keys = keys_of("otocod.service")
+    places = dict(value.split("=", 1) for value in keys["Environment"])
+    queue, data = Path(places["OTOCOD_QUEUE"]).parent, Path(places["OTOCOD_DATA_DIR"])
+    assert data not in (queue, *queue.parents)
+    assert keys["ReadWritePaths"] == [str(queue)]
+    directory = str(queue).replace("%S", "/var/lib")
+    assert f"d {directory} 2770 otocod otocod-submit -" in (UNITS / "otocod.tmpfiles.conf").read_text().splitlines()
+    made = (UNITS / "otocod.sysusers.conf").read_text().splitlines()
+    assert "g otocod-submit -" in made
+    # Without the membership the kernel would take the setgid bit away when the daemon sets the directory's mode.
+    assert "m otocod otocod-submit" in made
+
+
+@pytest.mark.parametrize("name", ["otocod-backup", "otocod-audit"])
+def test_upkeep_finds_the_daemon_and_alerts_when_it_fails(name: str) -> None:
+    daemon, keys = keys_of("otocod.service"), keys_of(f"{name}.service")
+    assert set(keys["Environment"]) <= set(daemon["Environment"])
+    assert keys["User"] == daemon["User"]
+    assert keys["OnFailure"] == daemon["OnFailure"] == ["otocod-alert@%n.service"]
+    # The directory is removed when a unit that names it stops: the daemon's socket with it.
+    assert "RuntimeDirectory" not in keys
+    assert keys_of(f"{name}.timer")["WantedBy"] == ["timers.target"]
