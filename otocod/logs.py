@@ -35,6 +35,7 @@ EVENTS: Mapping[str, str] = {
     "capability_learned": "the broker proved to take, or not to take, a mode of protection",
     "capability_unproved": "a dry-run of a mode of protection had no clear answer",
     "change_rejected": "the database rejects the record of one bracket: a bug; it is frozen",
+    "clean_stop_not_recorded": "the database did not take the record of this stop; the next start treats it as a crash",
     "command_failed": "a request to the broker ended in a bug of ours; its outcome is treated as unknown",
     "command_orphaned": "a request was answered after whoever asked had gone",
     "configuration_problem": "a setting cannot be used; the old one stays",

@@ -179,7 +179,7 @@ def print_bracket(found: Mapping[str, Any]) -> None:
     orders = [
         (
             order["role"],
-            order["status"],
+            order["status"] + (", handed over" if order.get("handed_over") else ""),
             f"{order['filled_quantity']}/{order['quantity']}",
             output.price_text(order["net_fill_price"]),
             order["broker_order_id"],

@@ -69,6 +69,7 @@ class Close:
     by: str
     net_price: Decimal | None  # signed; None: at the natural price, asked for anew for every try
     since_us: int
+    has_quote: bool = False  # the natural price has been seen once: before that no exit is touched
     tries: int = 0
 
 
@@ -177,7 +178,9 @@ class Bracket:
 
     @property
     def open_units(self) -> int:
-        return matched_units(self.request.entry.legs, {s: max(q, 0) for s, q in self.open_by_leg.items()})
+        """Whole units of the spread that are open and ours to close: never more than were asked for."""
+        is_open = matched_units(self.request.entry.legs, {s: max(q, 0) for s, q in self.open_by_leg.items()})
+        return min(is_open, max(self.size - self.exit_units, 0))
 
     @property
     def entry_net_price(self) -> Decimal | None:

@@ -11,7 +11,7 @@ from otocod.domain.brackets import Bracket, BracketState, Outcome
 from otocod.domain.decisions import Decision
 from otocod.domain.entering import chase_cancels, follow_unknowns, pursue_entry, resend_deferred, settle_doubles
 from otocod.domain.events import Event
-from otocod.domain.finishing import conclude, is_flat, pursue_close, take_exits_away, tend_closed
+from otocod.domain.finishing import complete_fills, conclude, is_flat, pursue_close, take_exits_away, tend_closed
 from otocod.domain.learning import learn
 from otocod.domain.protecting import judge, protect
 from otocod.domain.turn import Turn
@@ -36,6 +36,8 @@ def _pursue(turn: Turn) -> None:
         _pursue_closed(turn)
     if turn.bracket.state is not BracketState.CLOSED:
         _pursue_open(turn)
+    if turn.bracket.outcome is not Outcome.RELEASED:
+        complete_fills(turn)
 
 
 def _pursue_closed(turn: Turn) -> None:
@@ -50,19 +52,25 @@ def _pursue_closed(turn: Turn) -> None:
 def _pursue_open(turn: Turn) -> None:
     settle_doubles(turn)
     follow_unknowns(turn)
+    pursue_entry(turn)  # before the resends: what is not wanted any more does not leave
     resend_deferred(turn)
-    pursue_entry(turn)
     if is_flat(turn.bracket):
         take_exits_away(turn)
     elif turn.bracket.exits_allowed_us is not None:
         if turn.bracket.flat_since_us is not None:
             turn.set(flat_since_us=None)
         protect(turn)
-        if turn.bracket.close is not None and turn.bracket.state is not BracketState.CLOSED:
+        if _is_closing(turn):
             pursue_close(turn)
+            if not _is_closing(turn):
+                protect(turn)  # the close came to nothing
     if turn.bracket.state is BracketState.CLOSED:
         _pursue_closed(turn)
         return
     chase_cancels(turn)
     conclude(turn)
     judge(turn)
+
+
+def _is_closing(turn: Turn) -> bool:
+    return turn.bracket.close is not None and turn.bracket.state is not BracketState.CLOSED

@@ -53,6 +53,7 @@ def _note_first_fill(turn: Turn) -> None:
         return
     turn.set(first_fill_us=turn.now_us, unprotected_since_us=turn.now_us)
     _clear_suspects(turn)
+    _follow_suspects(turn)  # they matter from this fill on; if it is the last news, nothing else would look for them
     if bracket.state is BracketState.PENDING_ENTRY:
         turn.move(BracketEvent.FILL_ENTRY, "EntryFilled")
 
@@ -91,12 +92,16 @@ def _entry_working(turn: Turn, entry: Order) -> None:
     if first_fill_us is not None:
         # Exits may not be sent while the entry works: the rest gets its grace, then goes.
         grace_ends_us = first_fill_us + bracket.request.partial_entry_grace_us
-        wants_cancel = wants_cancel or turn.now_us >= grace_ends_us
-        turn.wake(grace_ends_us)
+        if turn.now_us < grace_ends_us:
+            turn.wake(grace_ends_us)
+        else:
+            wants_cancel = True
     if entry.state is OrderState.INTENDED:
         is_stale = turn.now_us >= bracket.request.not_after_us
         if wants_cancel or is_stale:
             _give_up_group(turn, entry)
+        else:
+            turn.wake(bracket.request.not_after_us)
         return
     if wants_cancel:
         request_cancel(turn, entry)
@@ -127,13 +132,24 @@ def _check_ratio(turn: Turn) -> None:
 
 
 def settle_doubles(turn: Turn) -> None:
-    """Two orders with one identifier: a proxy repeated our request. The oldest that works stays, the others go."""
+    """Two orders with one identifier: a proxy repeated our request. The oldest that works stays, the others go.
+
+    Once one of them has filled and ended, none of the others is wanted.
+    """
     for order in turn.bracket.orders:
         working = [view for view in order.heads if not view.status.is_terminal]
         if len(order.heads) < 2:
             continue
         turn.attend("order_doubled", f"the broker shows two {order.role} orders with one identifier")
-        if len(working) < 2:
+        filled = [view for view in order.heads if any(view.filled(leg.symbol) for leg in order.spec.legs)]
+        if len(filled) > 1:
+            turn.set(is_frozen=True)
+            turn.attend(
+                "order_doubled",
+                f"two {order.role} orders with one identifier have filled: what exceeds the bracket is yours to close",
+            )
+        surplus = working if any(view.status.is_terminal for view in filled) else working[1:]
+        if not surplus:
             continue
         sent_us = turn.bracket.doubles_cancelled_us
         if sent_us is not None and turn.now_us < sent_us + CANCEL_REPEAT_US:
@@ -141,8 +157,12 @@ def settle_doubles(turn: Turn) -> None:
             continue
         turn.set(doubles_cancelled_us=turn.now_us)
         turn.wake(turn.now_us + CANCEL_REPEAT_US)
-        for view in working[1:]:
-            turn.ask(CancelOrder(order.external_identifier, view.broker_order_id))
+        for view in surplus:
+            if view.complex_order_id is not None:
+                # A member of a group does not go alone; with its container the other doubles of the group go too.
+                turn.ask(CancelComplex(view.complex_order_id, (order.external_identifier,)))
+            else:
+                turn.ask(CancelOrder(order.external_identifier, view.broker_order_id))
 
 
 # Outcomes that are not known.
@@ -192,7 +212,10 @@ def _ask_listing(turn: Turn, since_us: int, window_us: int, intended_at_us: int)
         ends_us = since_us + window_us
         due_us = last_us + gap_us if last_us >= ends_us else min(last_us + gap_us, ends_us)
     if turn.now_us >= due_us:
-        turn.ask(Sweep(from_us=intended_at_us - LISTING_MARGIN_US))
+        # One listing for all that is looked for: one that left something out would count for nothing.
+        looked_for_us = (order.intended_at_us for order in turn.bracket.unknown_orders)
+        oldest_us = min(intended_at_us, turn.bracket.created_at_us, *looked_for_us)
+        turn.ask(Sweep(from_us=oldest_us - LISTING_MARGIN_US))
         due_us = turn.now_us + gap_us
     turn.wake(due_us)
 
@@ -232,13 +255,32 @@ def resend_deferred(turn: Turn) -> None:
         assert retry_at_us is not None
         if turn.now_us < retry_at_us:
             turn.wake(retry_at_us)
-        elif order.group is None:
+        elif _is_overtaken(turn, order) or _is_too_late(turn, order):
+            _give_up_group(turn, order)
+            keep_forerunner(turn, order)
+        elif order.group is None or order.replaces is not None:
             turn.ask(_submit(turn, turn.tell(order, OrderEvent.SEND, retry_at_us=None)))
         elif order.group not in groups:
             groups.add(order.group)
             members = [mate for mate in turn.bracket.orders if mate.group == order.group and mate.replaces is None]
             sent = [turn.tell(mate, OrderEvent.SEND, retry_at_us=None) for mate in members]
             turn.ask(SubmitComplex(tuple(Member(m.external_identifier, m.role, m.spec) for m in sent)))
+
+
+def _is_overtaken(turn: Turn, order: Order) -> bool:
+    """Fills or a cancel came while an exit waited to be sent: what is wanted now is another order, or none."""
+    if order.role is Role.ENTRY or _goes_with_unfilled_entry(turn, order):
+        return False
+    if order.cancel_asked_us is not None:
+        return True
+    open_legs = turn.bracket.open_by_leg
+    return any(leg.quantity > open_legs.get(leg.symbol, 0) for leg in order.spec.legs)
+
+
+def _is_too_late(turn: Turn, order: Order) -> bool:
+    """Nothing is left to be replaced."""
+    forerunner = turn.bracket.order(order.replaces) if order.replaces is not None else None
+    return forerunner is not None and forerunner.is_terminal
 
 
 def _submit(turn: Turn, order: Order) -> Command:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnDoubleExit, Outcome
-from otocod.domain.commands import FetchQuote, Member, SubmitOrder
-from otocod.domain.entering import request_cancel
+from otocod.domain.commands import FetchQuote, Member, ReadOrder, SubmitOrder
+from otocod.domain.entering import chase_cancels, request_cancel
 from otocod.domain.exits import close_spec
 from otocod.domain.machine import BracketEvent
 from otocod.domain.orders import Order, OrderState
@@ -12,10 +12,15 @@ from otocod.domain.protecting import stop_unprotected_clock
 from otocod.domain.specs import Role
 from otocod.domain.spreads import closing_legs
 from otocod.domain.timing import (
+    CLOSE_PATIENCE_US,
     CLOSE_STEP_US,
     CLOSE_TRIES_BEFORE_ALARM,
+    FILLS_GIVEN_UP_AFTER_US,
+    FILLS_READ_AFTER_US,
+    FILLS_SOUGHT_FOR_US,
     NATIVE_SIBLING_US,
     QUOTE_RETRY_US,
+    SECOND_US,
 )
 from otocod.domain.turn import Turn
 
@@ -37,7 +42,8 @@ def take_exits_away(turn: Turn) -> None:
     for order in turn.bracket.exits:
         if order.is_terminal:
             continue
-        if order.group is None or turn.now_us >= flat_since_us + NATIVE_SIBLING_US:
+        is_sent = order.state is not OrderState.INTENDED
+        if order.group is None or not is_sent or turn.now_us >= flat_since_us + NATIVE_SIBLING_US:
             request_cancel(turn, order)
         else:
             turn.wake(flat_since_us + NATIVE_SIBLING_US)
@@ -48,8 +54,9 @@ def take_exits_away(turn: Turn) -> None:
 
 def pursue_close(turn: Turn) -> None:
     """Exits away, confirmed; then a limit that closes. If that cannot be, protection again."""
-    close = turn.bracket.close
-    assert close is not None
+    close = _priced_close(turn)
+    if close is None:
+        return
     if turn.bracket.state in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE):
         turn.move(BracketEvent.BEGIN_CLOSE, "CloseBegun", f"{close.purpose} by {close.by}")
     if turn.bracket.unprotected_since_us is None:
@@ -72,10 +79,46 @@ def pursue_close(turn: Turn) -> None:
     _send_close(turn, close)
 
 
-def _reprice(turn: Turn, close: Close, order: Order) -> None:
-    if close.net_price is not None or order.acknowledged_at_us is None:
+def _priced_close(turn: Turn) -> Close | None:
+    """The intent, once it can be carried out: without a price to close at, the exits are better left where they are."""
+    close = turn.bracket.close
+    assert close is not None
+    is_resting = any(not order.is_terminal for order in turn.bracket.orders_of(Role.TARGET, Role.STOP))
+    if close.net_price is not None or close.has_quote or not is_resting:
+        return close
+    if turn.natural is not None:
+        close = replace(close, has_quote=True)
+        turn.set(close=close, retry_exits_at_us=None)
+        return close
+    if turn.is_quote_missing and close.purpose is ClosePurpose.OPERATOR:
+        turn.set(close=None, retry_exits_at_us=None)
+        turn.attend(
+            "close_failed", "no quotes to price the close by: nothing was changed; `close B --at PRICE` needs none"
+        )
+        return None
+    _fetch_quote(turn)
+    return None
+
+
+def _fetch_quote(turn: Turn) -> None:
+    """Asks for the natural price, at most once in QUOTE_RETRY_US."""
+    retry_at_us = turn.bracket.retry_exits_at_us
+    if retry_at_us is not None and turn.now_us < retry_at_us:
+        turn.wake(retry_at_us)
         return
-    due_us = order.acknowledged_at_us + CLOSE_STEP_US
+    turn.set(retry_exits_at_us=turn.now_us + QUOTE_RETRY_US)
+    turn.wake(turn.now_us + QUOTE_RETRY_US)
+    turn.ask(FetchQuote(closing_legs(turn.bracket.request.entry.legs, 1)))
+
+
+def _reprice(turn: Turn, close: Close, order: Order) -> None:
+    """A working close is taken back when its price is not the one wanted now, or has had its time."""
+    if order.intended_at_us < close.since_us:
+        request_cancel(turn, order)
+        return
+    if order.acknowledged_at_us is None:
+        return
+    due_us = order.acknowledged_at_us + (CLOSE_STEP_US if close.net_price is None else CLOSE_PATIENCE_US)
     if turn.now_us >= due_us:
         request_cancel(turn, order)
     else:
@@ -83,11 +126,18 @@ def _reprice(turn: Turn, close: Close, order: Order) -> None:
 
 
 def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
-    """A close that ended without our wish: a person's is given up and the exits put back; the ladder's goes on."""
+    """A close that did not work: a person's is given up and the exits put back; the ladder's goes on.
+
+    A price of a person's choice may never be met, and the stop is away meanwhile.
+    """
     turn.put(last, is_settled=True)
-    if last.cancel_asked_us is not None or last.state in (OrderState.ABSENT, OrderState.FILLED):
+    if last.state in (OrderState.ABSENT, OrderState.FILLED) or last.intended_at_us < close.since_us:
         return False
+    if last.cancel_asked_us is not None and close.net_price is None:
+        return False  # priced anew
     why = last.refusal.text if last.refusal is not None else last.status_text
+    if last.cancel_asked_us is not None:
+        why = f"not filled within {CLOSE_PATIENCE_US // SECOND_US} s"
     if close.purpose is ClosePurpose.OPERATOR:
         turn.set(close=None)
         turn.attend("close_failed", f"the close did not work ({why}): the exits are put back")
@@ -116,12 +166,7 @@ def _send_close(turn: Turn, close: Close) -> None:
             turn.attend(
                 "quote_missing", "no quotes to price the close by: still trying; `close B --at PRICE` needs none"
             )
-            turn.set(retry_exits_at_us=turn.now_us + QUOTE_RETRY_US)
-            turn.wake(turn.now_us + QUOTE_RETRY_US)
-            return
-        turn.set(retry_exits_at_us=turn.now_us + QUOTE_RETRY_US)
-        turn.wake(turn.now_us + QUOTE_RETRY_US)
-        turn.ask(FetchQuote(closing_legs(bracket.request.entry.legs, 1)))
+        _fetch_quote(turn)
         return
     tries = close.tries + 1
     turn.set(close=replace(close, tries=tries), retry_exits_at_us=None)
@@ -130,6 +175,29 @@ def _send_close(turn: Turn, close: Close) -> None:
     spec = close_spec(bracket.request, units=units, net_price=price)
     order, must_commit = turn.intend(Role.CLOSE, spec)
     turn.ask(SubmitOrder(Member(order.external_identifier, Role.CLOSE, spec), after_commit=must_commit))
+
+
+# Fills that did not come with `Filled`.
+
+
+def complete_fills(turn: Turn) -> None:
+    """The quantity of a Filled order is known at once, its price only from the fills of every leg. They follow within
+    milliseconds; when they do not, the order is read, also after the end, for the prices are what was earned."""
+    missing = [order for order in turn.bracket.orders if order.has_any_fill and not order.has_all_fills]
+    if not missing:
+        turn.set(fills_asked_us=None)
+        return
+    asked_us = turn.bracket.fills_asked_us
+    if asked_us is None:
+        asked_us = turn.now_us
+        turn.set(fills_asked_us=asked_us)
+    if turn.now_us < asked_us + FILLS_READ_AFTER_US:
+        turn.wake(asked_us + FILLS_READ_AFTER_US)
+    elif turn.now_us < asked_us + FILLS_SOUGHT_FOR_US:
+        for order in missing:
+            if order.broker_order_id is not None:
+                turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
+        turn.wake(turn.now_us + FILLS_GIVEN_UP_AFTER_US)
 
 
 # The outcome.
@@ -161,6 +229,7 @@ def _drop_orphans(turn: Turn) -> None:
         return
     for order in bracket.exits:
         request_cancel(turn, order)
+    chase_cancels(turn)  # this turn's round is over, and nothing may ever start another
 
 
 def _close_unfilled(turn: Turn) -> None:

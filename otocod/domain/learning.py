@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from otocod.domain.brackets import BracketState, Close, ClosePurpose
-from otocod.domain.commands import LearnCapability, ReadOrder
+from otocod.domain.commands import LearnCapability, ReadOrder, Sweep
 from otocod.domain.events import (
     AttentionAcknowledged,
     CancelLost,
@@ -96,6 +96,8 @@ def learn(turn: Turn, event: Event) -> None:
             turn.note("QuoteMissing", event.why)
         case PositionsDisagreed():
             turn.attend("positions_disagree", f"the broker's positions differ from our fills: {event.detail}")
+            # The stream may have lost a fill of an order that had ended: only a full listing shows those.
+            turn.ask(Sweep(turn.bracket.created_at_us - LISTING_MARGIN_US))
         case TimeReached():
             pass
         case DaemonRestarted():
@@ -152,14 +154,15 @@ def learn_report(turn: Turn, report: OrderReport, external_identifier: ExternalI
         order = _adopt(turn, report, external_identifier)
         if order is None:
             return
+    if report.status is BrokerStatus.UNRECOGNISED and not order.is_terminal:
+        # Before the join: a word without a rank adds nothing to what is known, and must be looked into all the same.
+        turn.attend("status_unrecognised", f"order {report.broker_order_id} has a status we do not know")
     learned = order.learn(report)
     if learned is order and order.state is not OrderState.UNKNOWN:
         return
     if learned.acknowledged_at_us is None:
         learned = replace(learned, acknowledged_at_us=turn.now_us)
     turn.put(learned)
-    if report.status is BrokerStatus.UNRECOGNISED:
-        turn.attend("status_unrecognised", f"order {report.broker_order_id} has a status we do not know")
     observe(turn, learned)
     if learned.replaces is not None:
         forerunner = turn.bracket.order(learned.replaces)
@@ -214,6 +217,9 @@ def observe(turn: Turn, order: Order) -> None:
             return
         if not heir.is_known_at_broker and not heir.is_terminal:
             return
+    if order.state is OrderState.REPLACE_PENDING and head.replaces is not None and not head.status.is_terminal:
+        # The wait was for this: the new order has been seen.
+        order = turn.tell(order, OrderEvent.KEEP)
     turn.tell(order, _EVENT_OF_STATUS[head.status], unknown_since_us=None, retry_at_us=None)
 
 
@@ -254,6 +260,7 @@ def _not_sent(turn: Turn, order: Order, why: str) -> None:
 
 def _lost(turn: Turn, order: Order, why: str) -> None:
     if order.is_known_at_broker or order.is_terminal:
+        turn.note("AnswerLost", f"{order.role} {why}; the order is known already")
         return
     turn.tell(order, OrderEvent.LOSE, unknown_since_us=turn.now_us, absent_listings=0)
     turn.note("OutcomeLost", f"{order.role} {why}")
@@ -305,14 +312,19 @@ def _complex_reported(turn: Turn, event: ComplexReported) -> None:
 
 def _listed(turn: Turn, event: SweepCompleted) -> None:
     bracket = turn.bracket
-    turn.set(listed_at_us=event.started_us, is_stream_healthy=event.is_stream_healthy)
+    turn.set(is_stream_healthy=event.is_stream_healthy)
+    reaches_all = True
     for order in bracket.unknown_orders:
         since = order.unknown_since_us
         reaches = event.covers_from_us <= order.intended_at_us - LISTING_MARGIN_US
+        reaches_all = reaches_all and reaches
         if since is not None and event.started_us >= since and reaches:
             turn.put(order, absent_listings=order.absent_listings + 1)
     since = bracket.suspect_since_us
     reaches = event.covers_from_us <= bracket.created_at_us - LISTING_MARGIN_US
+    if reaches_all and (reaches or not bracket.suspects):
+        # One that does not reach back far enough counts for nothing, not even as the last after a window.
+        turn.set(listed_at_us=event.started_us)
     if bracket.suspects and since is not None and event.started_us >= since and reaches:
         is_unfilled = not any(order.has_any_fill for order in bracket.entries)
         turn.set(suspect_listings=bracket.suspect_listings + 1, was_unfilled_at_restart=is_unfilled)
@@ -328,7 +340,13 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
     for order in turn.bracket.orders:
         _restart_order(turn, order, is_clean=event.is_clean)
     turn.set(verified_group=None, verify_at_us=None, moving_since_us=None, retry_exits_at_us=None)
-    turn.set(fills_asked_us=None, doubles_cancelled_us=None, flat_since_us=None)
+    # The last listing was another run's: by a clock set back since, it would lie after windows that begin now.
+    turn.set(fills_asked_us=None, doubles_cancelled_us=None, flat_since_us=None, listed_at_us=None)
+    turn.set(
+        first_fill_us=_not_ahead(turn, turn.bracket.first_fill_us),
+        exits_allowed_us=_not_ahead(turn, turn.bracket.exits_allowed_us),
+        unprotected_since_us=_not_ahead(turn, turn.bracket.unprotected_since_us),
+    )
     if turn.bracket.suspects:
         turn.set(suspect_since_us=turn.now_us, suspect_listings=0)
     if event.is_clean or turn.bracket.state is BracketState.CLOSED:
@@ -340,10 +358,16 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
         turn.stage(role)
 
 
+def _not_ahead(turn: Turn, at_us: int | None) -> int | None:
+    """A moment of the past, wherever the clock stood then."""
+    return None if at_us is None else min(at_us, turn.now_us)
+
+
 def _restart_order(turn: Turn, order: Order, *, is_clean: bool) -> None:
     if order.is_terminal:
         return
-    order = turn.put(order, cancel_sent_us=None, cancel_tries=0)
+    acknowledged_at_us = _not_ahead(turn, order.acknowledged_at_us)
+    order = turn.put(order, cancel_sent_us=None, cancel_tries=0, acknowledged_at_us=acknowledged_at_us)
     if order.is_known_at_broker:
         return
     if is_clean and order.state is OrderState.INTENDED:

@@ -5,7 +5,8 @@ new id, so one order of ours may have several). A view is a join of all reports 
 
     status      the furthest along of all statuses seen (terminal absorbs, Filled above every other end)
     fills       a set that only grows, one element for each fill id
-    remaining   the smallest ever reported
+    quantity    the smallest ever reported: the broker may reduce an order, never enlarge it
+    filled      the most ever reported
 
 so applying any reports in any order, with repeats, gives the same view. The stream promises neither order nor
 absence of repeats, and REST answers race with it.
@@ -20,7 +21,7 @@ from typing import TypeVar
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier, FillId
 from otocod.domain.specs import Action, OrderSpec, OrderType, Role
 
-T = TypeVar("T", str, Decimal, BrokerOrderId, OrderType)
+T = TypeVar("T", str, Decimal, BrokerOrderId, ComplexOrderId, OrderType)
 
 
 class BrokerStatus(StrEnum):
@@ -119,18 +120,24 @@ class OrderReport:
 @dataclass(frozen=True, slots=True)
 class LegView:
     symbol: str
-    quantity: int
-    remaining: int  # the smallest ever reported
+    quantity: int  # the smallest ever reported
+    remaining: int  # of `quantity`, less the most that any report showed as filled
     fills: tuple[Fill, ...]  # ordered by fill id
 
     def join(self, other: "LegView") -> "LegView":
         if self == other:
             return self
-        fills = {fill.fill_id: fill for fill in other.fills} | {fill.fill_id: fill for fill in self.fills}
+        fills = {fill.fill_id: fill for fill in other.fills}
+        for fill in self.fills:
+            # Two versions of one fill: as with `_either`, any rule will do that does not depend on who spoke first.
+            fills[fill.fill_id] = max(fill, fills.get(fill.fill_id, fill), key=_weight)
+        # The broker takes a group's sibling down by what the other member has filled: less is asked, nothing is filled.
+        quantity = min(self.quantity, other.quantity)
+        filled = max(self.quantity - self.remaining, other.quantity - other.remaining)
         return LegView(
             symbol=self.symbol,
-            quantity=max(self.quantity, other.quantity),
-            remaining=min(self.remaining, other.remaining),
+            quantity=quantity,
+            remaining=quantity - filled,
             fills=tuple(fills[fill_id] for fill_id in sorted(fills)),
         )
 
@@ -155,6 +162,8 @@ class View:
     order_type: OrderType | None
     net_price: Decimal | None
     stop_trigger: Decimal | None
+    # Its own, beside the order's: a request for a group that a proxy repeated makes a second container.
+    complex_order_id: ComplexOrderId | None = None
 
     def join(self, other: "View") -> "View":
         if self == other:
@@ -176,6 +185,7 @@ class View:
             order_type=_either(ahead.order_type, behind.order_type),
             net_price=_either(ahead.net_price, behind.net_price),
             stop_trigger=_either(ahead.stop_trigger, behind.stop_trigger),
+            complex_order_id=_either(ahead.complex_order_id, behind.complex_order_id),
         )
 
     def filled(self, symbol: str) -> int:
@@ -187,13 +197,29 @@ class View:
         for leg in self.legs:
             if leg.symbol == symbol:
                 if self.status is BrokerStatus.FILLED:
-                    return leg.quantity
+                    return max(leg.filled_by_fills, leg.quantity)
                 return max(leg.filled_by_fills, leg.quantity - leg.remaining)
         return 0
+
+    def has_leg(self, symbol: str) -> bool:
+        return any(leg.symbol == symbol for leg in self.legs)
 
     @property
     def has_all_fills(self) -> bool:
         return bool(self.legs) and all(leg.filled_by_fills >= self.filled(leg.symbol) for leg in self.legs)
+
+
+def _is_aborted(view: View, by_id: dict[BrokerOrderId, View]) -> bool:
+    """A replacement that ended unfilled, while what it was to follow is not known to have made room for it: a fill of
+    the original ends its replacement, and word of that end may come before word of the fill."""
+    original = None if view.replaces is None else by_id.get(view.replaces)
+    if original is None or not view.status.is_terminal or any(view.filled(leg.symbol) for leg in view.legs):
+        return False
+    return original.status is BrokerStatus.FILLED or not original.status.is_terminal
+
+
+def _weight(fill: Fill) -> tuple[int, Decimal, int]:
+    return fill.quantity, fill.price, fill.filled_at_us or 0
 
 
 def _progress(view: View) -> tuple[int, str]:
@@ -226,6 +252,7 @@ def view_from_report(report: OrderReport) -> View:
         order_type=report.order_type,
         net_price=report.net_price,
         stop_trigger=report.stop_trigger,
+        complex_order_id=report.complex_order_id,
     )
 
 
@@ -266,11 +293,15 @@ class Order:
     cancel_tries: int = 0
     waits_for_session: bool = False  # the broker's warning: held until the next session
     acknowledged_at_us: int | None = None  # first heard of from the broker
+    ended_at_us: int | None = None  # a group's member that ended while its mate lives: when that was first seen
     is_settled: bool = False  # its end has been taken into account
 
     @property
     def is_terminal(self) -> bool:
-        return self.state.is_terminal
+        """Nothing that carries its identifier can fill any more: a double that still works keeps it open."""
+        if not self.state.is_terminal:
+            return False
+        return len(self.views) < 2 or all(view.status.is_terminal for view in self.heads)
 
     @property
     def is_known_at_broker(self) -> bool:
@@ -279,11 +310,13 @@ class Order:
     @property
     def heads(self) -> tuple[View, ...]:
         """The views that no other view replaces. More than one: two orders carry this id, and only one may live."""
-        replaced = {view.replaces for view in self.views if view.replaces is not None}
-        ids = {view.broker_order_id for view in self.views}
+        by_id = {view.broker_order_id: view for view in self.views}
+        live = [view for view in self.views if not _is_aborted(view, by_id)] if len(by_id) > 1 else self.views
+        replaced = {view.replaces for view in live if view.replaces is not None}
+        ids = {view.broker_order_id for view in live}
         return tuple(
             view
-            for view in self.views
+            for view in live
             if view.broker_order_id not in replaced and (view.replaced_by is None or view.replaced_by not in ids)
         )
 
@@ -293,7 +326,13 @@ class Order:
         heads = self.heads
         if not heads:
             return None
-        return min(heads, key=lambda view: (view.status.is_terminal, -_RANK[view.status], _age(view)))
+        working = [view for view in heads if not view.status.is_terminal]
+        if working:
+            # Of doubles the oldest that works stays; a younger one on its way out is further along and says nothing.
+            return min(working, key=_age)
+        head = min(heads, key=lambda view: (-_RANK[view.status], _age(view)))
+        # A fill aborts the replacement that is under way: the original, not what was to follow, is the order.
+        return next((view for view in self.views if view.status is BrokerStatus.FILLED), head)
 
     @property
     def broker_order_id(self) -> BrokerOrderId | None:
@@ -308,22 +347,31 @@ class Order:
 
     def filled(self, symbol: str) -> int:
         """Filled quantity of one leg, over the whole chain of replacements and any doubles."""
-        heads = {view.broker_order_id for view in self.heads}
         total = 0
         seen: set[FillId] = set()
         for view in self.views:
-            if view.broker_order_id in heads:
-                continue
+            total += view.filled(symbol) if view.has_leg(symbol) else self._filled_unseen(view, symbol, total)
             for leg in view.legs:
                 if leg.symbol == symbol:
-                    total += sum(fill.quantity for fill in leg.fills if fill.fill_id not in seen)
+                    total -= sum(fill.quantity for fill in leg.fills if fill.fill_id in seen)
                     seen.update(fill.fill_id for fill in leg.fills)
-        for view in self.heads:
-            repeated = sum(
-                fill.quantity for leg in view.legs if leg.symbol == symbol for fill in leg.fills if fill.fill_id in seen
-            )
-            total += view.filled(symbol) - repeated
         return total
+
+    def left(self, symbol: str) -> int:
+        """Quantity of one leg that can still fill: by the broker's present quantity once it has shown one."""
+        head = self.head
+        for leg in () if head is None else head.legs:
+            if head is not None and leg.symbol == symbol:
+                return max(leg.quantity - head.filled(symbol), 0)
+        asked = sum(leg.quantity for leg in self.spec.legs if leg.symbol == symbol)
+        return max(asked - self.filled(symbol), 0)
+
+    def _filled_unseen(self, view: View, symbol: str, before: int) -> int:
+        """Of a leg that no readable message has shown: all that is left of it, if the order is Filled."""
+        if view.status is not BrokerStatus.FILLED:
+            return 0
+        asked = sum(leg.quantity for leg in self.spec.legs if leg.symbol == symbol)
+        return asked if view.replaces is None else max(asked - before, 0)
 
     @property
     def has_any_fill(self) -> bool:

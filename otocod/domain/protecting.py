@@ -20,10 +20,11 @@ from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, scaled_legs
 from otocod.domain.timing import (
     FILLS_GIVEN_UP_AFTER_US,
-    FILLS_READ_AFTER_US,
     LIMITS_BEFORE_CLOSE,
+    NATIVE_SIBLING_US,
     REARMS_BEFORE_LADDER,
     RECEIVED_IS_HELD_US,
+    SECOND_US,
     VERIFY_RETRY_US,
 )
 from otocod.domain.turn import Turn
@@ -44,6 +45,8 @@ def wanted_roles(bracket: Bracket) -> tuple[Role, ...]:
 
 def protect(turn: Turn) -> None:
     settle_ended_exits(turn)
+    if turn.bracket.state is BracketState.CLOSED:
+        return  # released by what its request says of a person's change
     if turn.bracket.is_held or turn.bracket.close is not None:
         return
     if turn.bracket.protection in _NATIVE:
@@ -58,8 +61,8 @@ def _live(bracket: Bracket, *roles: Role) -> tuple[Order, ...]:
 
 def units_left(bracket: Bracket, order: Order) -> int:
     """Units of the spread that an exit can still close."""
-    left = {leg.symbol: leg.quantity - order.filled(leg.symbol) for leg in order.spec.legs}
-    return matched_units(bracket.request.entry.legs, {symbol: max(quantity, 0) for symbol, quantity in left.items()})
+    left = {leg.symbol: order.left(leg.symbol) for leg in order.spec.legs}
+    return matched_units(bracket.request.entry.legs, left)
 
 
 def _wanted_specs(turn: Turn, units: int) -> dict[Role, OrderSpec] | None:
@@ -89,27 +92,15 @@ def _wanted_specs(turn: Turn, units: int) -> dict[Role, OrderSpec] | None:
 
 
 def _price_without_fills(turn: Turn) -> Decimal | None:
-    """Fills follow `Filled` at once; when they do not, the order is read; at last exits go by the entry's limit."""
+    """`complete_fills` asks for what is missing; exits wait for it a moment, then go by the entry's limit."""
     bracket = turn.bracket
-    asked_us = bracket.fills_asked_us
-    if asked_us is None:
-        turn.set(fills_asked_us=turn.now_us)
-        turn.wake(turn.now_us + FILLS_READ_AFTER_US)
-        return None
+    asked_us = turn.now_us if bracket.fills_asked_us is None else bracket.fills_asked_us
     if turn.now_us < asked_us + FILLS_GIVEN_UP_AFTER_US:
-        if turn.now_us >= asked_us + FILLS_READ_AFTER_US:
-            for order in bracket.entries:
-                if order.broker_order_id is not None and order.has_any_fill:
-                    turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
-            turn.wake(asked_us + FILLS_GIVEN_UP_AFTER_US)
-        else:
-            turn.wake(asked_us + FILLS_READ_AFTER_US)
+        turn.wake(asked_us + FILLS_GIVEN_UP_AFTER_US)
         return None
     if bracket.request.entry.net_price is None:
         turn.attend("fills_missing", "the entry's fill prices are not known and it had no limit: exits wait for them")
-        turn.set(fills_asked_us=turn.now_us - FILLS_READ_AFTER_US)
-        turn.wake(turn.now_us + FILLS_READ_AFTER_US)
-    else:
+    elif not bracket.exits:
         turn.note("FillsMissing", "exits go by the entry's limit price until its fills are known")
     return bracket.request.entry.net_price
 
@@ -127,10 +118,25 @@ def _protect_by_group(turn: Turn) -> None:
         # Children act on the trigger's full fill only: this group will never protect anything.
         _leave_group(turn, live, "the entry ended part-filled, so its OTOCO's exits never act")
         return
+    if any(order.group is None for order in live):
+        # Adopted after a crash that lost the step down: no group would be taken beside it.
+        while turn.bracket.protection in _NATIVE and len(turn.bracket.ladder) > 1:
+            _take_next_mode(turn, "an exit of a lower mode works already")
+        _protect_by_orders(turn)
+        return
     group = exits[-1].group if exits else None
-    members = [order for order in exits if order.group == group and _successor(bracket, order) is None]
+    members = [order for order in exits if order.group == group and _is_current(bracket, order)]
+    if any(order.ended_at_us is not None and not order.is_settled for order in members):
+        return  # its mate is being read
+    strays = [order for order in live if order.group != group]
+    if strays and not any(order.is_terminal for order in members):
+        # Given up and sent again on other ids, and now it turns up: the newest group stays, what came late goes.
+        turn.attend("order_resurfaced", "exits that were given up have turned up at the broker: cancelling them")
+        for order in strays:
+            request_cancel(turn, order)
+        live = [order for order in live if order.group == group]
     if live and any(order.is_terminal for order in members):
-        if any(order.state is OrderState.FILLED or order.has_any_fill for order in members):
+        if any(order.state is OrderState.FILLED for order in members):
             return  # the broker cancels the sibling; `finish` asks if it does not
         _leave_group(turn, live, "one exit of the native group ended without a fill")
     elif live:
@@ -141,6 +147,12 @@ def _protect_by_group(turn: Turn) -> None:
         protect(turn)
     else:
         _send_oco(turn)
+
+
+def _is_current(bracket: Bracket, order: Order) -> bool:
+    """Not moved away from, and not a move that came to nothing."""
+    has_failed = order.replaces is not None and not order.is_known_at_broker and order.is_terminal
+    return not has_failed and _successor(bracket, order) is None
 
 
 def _is_entry_partial(bracket: Bracket) -> bool:
@@ -157,7 +169,8 @@ def _successor(bracket: Bracket, order: Order) -> Order | None:
 def _leave_group(turn: Turn, live: list[Order], why: str) -> None:
     """Cancel the container, confirm; the next turn that finds it terminal protects by the mode that follows."""
     if live:
-        turn.note("GroupLeft", why)
+        if all(order.cancel_asked_us is None for order in live):
+            turn.note("GroupLeft", why)
         for order in live:
             request_cancel(turn, order)
         return
@@ -251,7 +264,7 @@ def _fit(turn: Turn, role: Role, spec: OrderSpec, open_units: int) -> None:
 
 def _is_move_under_way(bracket: Bracket, order: Order) -> bool:
     """A replacement whose forerunner may still work is the same quantity, not more of it."""
-    if order.replaces is None:
+    if order.replaces is None or order.is_terminal:
         return False
     forerunner = bracket.order(order.replaces)
     return forerunner is not None and not forerunner.is_terminal
@@ -273,8 +286,10 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
     specs = _wanted_specs(turn, turn.bracket.open_units)
     if specs is None:
         return
+    if any(_is_move_under_way(turn.bracket, order) for order in turn.bracket.exits):
+        return  # one at a time: two halves of a group on the move at once look like a second closing order
     moved = {role for role, _ in turn.bracket.moved}
-    for order in live:
+    for order in sorted(live, key=lambda order: order.role is not Role.STOP):
         spec = specs.get(order.role)
         is_movable = order.group is None or order.role in moved
         if spec is None or not is_movable or order.state is not OrderState.WORKING or order.broker_order_id is None:
@@ -294,6 +309,7 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
         turn.tell(order, OrderEvent.ASK_REPLACE)
         turn.ask(ReplaceOrder(order.broker_order_id, Member(heir.external_identifier, order.role, new)))
         turn.note("MoveRequested", f"{order.role} {order.external_identifier}")
+        return
 
 
 def _was_tried(bracket: Bracket, order: Order, spec: OrderSpec) -> bool:
@@ -311,6 +327,10 @@ def settle_ended_exits(turn: Turn) -> None:
     for order in turn.bracket.orders_of(Role.TARGET, Role.STOP):
         if not order.is_terminal or order.is_settled or order.state is OrderState.ABSENT:
             continue
+        if turn.bracket.state is BracketState.CLOSED:
+            return  # released by the end of the exit before this one
+        if _waits_for_mate(turn, order):
+            continue
         current = turn.put(order, is_settled=True)
         if current.state is OrderState.FILLED or _successor(turn.bracket, current) is not None:
             continue
@@ -326,9 +346,31 @@ def settle_ended_exits(turn: Turn) -> None:
             _ended_by_broker(turn, current)
 
 
+def _waits_for_mate(turn: Turn, order: Order) -> bool:
+    """A group's member that ends unasked is most often the sibling of a fill that has not been heard of: the mate is
+    read before anything is made of it.
+    """
+    mates = [m for m in _live(turn.bracket, Role.TARGET, Role.STOP) if m.group == order.group and m.broker_order_id]
+    if order.group is None or not mates or order.refusal is not None or order.cancel_asked_us is not None:
+        return False
+    if _successor(turn.bracket, order) is not None or _is_with_filled_mate(turn.bracket, order):
+        return False
+    if order.ended_at_us is None:
+        turn.put(order, ended_at_us=turn.now_us)
+        for mate in mates:
+            assert mate.broker_order_id is not None
+            turn.ask(ReadOrder(mate.external_identifier, mate.broker_order_id))
+        turn.wake(turn.now_us + NATIVE_SIBLING_US)
+        return True
+    turn.wake(order.ended_at_us + NATIVE_SIBLING_US)
+    return turn.now_us < order.ended_at_us + NATIVE_SIBLING_US
+
+
 def _is_with_filled_mate(bracket: Bracket, order: Order) -> bool:
+    """The broker ended it because the other one fills, of which a part may be all that is known yet."""
     return order.group is not None and any(
-        mate.group == order.group and mate.role is not Role.ENTRY and mate.has_any_fill for mate in bracket.orders
+        mate.group == order.group and mate.role not in (Role.ENTRY, order.role) and mate.has_any_fill
+        for mate in bracket.orders
     )
 
 
@@ -419,7 +461,8 @@ def _count_refusal(turn: Turn, why: str) -> None:
         return
     if turn.bracket.policy.on_unprotectable is OnUnprotectable.CLOSE and turn.bracket.close is None:
         turn.attend("unprotectable", "no exit was accepted after all tries: closing the position at the natural price")
-        turn.set(close=Close(ClosePurpose.UNPROTECTABLE, "ladder", None, turn.now_us))
+        close = Close(ClosePurpose.UNPROTECTABLE, "ladder", None, turn.now_us)
+        turn.set(close=close, retry_exits_at_us=None)  # the pause was for the exits
 
 
 # Whether the protection is in force.
@@ -427,7 +470,11 @@ def _count_refusal(turn: Turn, why: str) -> None:
 
 def judge(turn: Turn) -> None:
     bracket = turn.bracket
-    if bracket.state not in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE) or bracket.flat_since_us is not None:
+    if bracket.flat_since_us is not None:
+        return
+    if bracket.state is BracketState.CLOSING:
+        _alarm_if_late(turn)
+    if bracket.state not in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE):
         return
     if is_in_force(turn):
         stop_unprotected_clock(turn)
@@ -435,19 +482,33 @@ def judge(turn: Turn) -> None:
         if bracket.state is BracketState.ENTRY_FILLED:
             turn.move(BracketEvent.PROTECT, "ProtectionConfirmed", str(bracket.protection))
         return
+    if any(order.ended_at_us is not None and not order.is_settled for order in bracket.exits):
+        return  # a member's end is being looked into, and most often its mate has filled
     if bracket.unprotected_since_us is None:
         turn.set(unprotected_since_us=turn.now_us)
+    if bracket.moving_since_us is None and _has_move_under_way(bracket):
+        turn.set(moving_since_us=turn.now_us)
     limit_us = bracket.policy.unprotected_limit_us
     if bracket.state is BracketState.EXITS_LIVE and not _is_moving(turn, limit_us):
         turn.move(BracketEvent.EXPOSE, "ProtectionLost")
-    allowed_us = turn.bracket.exits_allowed_us
-    since_us = turn.bracket.unprotected_since_us
-    if allowed_us is not None and since_us is not None:
-        late_us = max(allowed_us, since_us) + limit_us
-        if turn.now_us < late_us:
-            turn.wake(late_us)
-        elif not turn.bracket.is_held:
-            turn.attend("unprotected_long", f"unprotected for longer than {limit_us / 1_000_000:g} s")
+    _alarm_if_late(turn)
+
+
+def _alarm_if_late(turn: Turn) -> None:
+    bracket = turn.bracket
+    limit_us = bracket.policy.unprotected_limit_us
+    if bracket.exits_allowed_us is None or bracket.unprotected_since_us is None:
+        return
+    late_us = max(bracket.exits_allowed_us, bracket.unprotected_since_us) + limit_us
+    if turn.now_us < late_us:
+        turn.wake(late_us)
+    elif not bracket.is_held:
+        turn.attend("unprotected_long", f"unprotected for longer than {limit_us / SECOND_US:g} s")
+
+
+def _has_move_under_way(bracket: Bracket) -> bool:
+    """A replacement of ours whose forerunner is gone and which has not been seen working."""
+    return any(order.replaces is not None for order in _live(bracket, Role.STOP, Role.TARGET))
 
 
 def _is_moving(turn: Turn, limit_us: int) -> bool:
@@ -467,7 +528,7 @@ def stop_unprotected_clock(turn: Turn) -> None:
 def is_in_force(turn: Turn) -> bool:
     """Every exit that should rest does, for all that is open, as the broker itself has said."""
     bracket = turn.bracket
-    if bracket.exits_allowed_us is None:
+    if bracket.exits_allowed_us is None or bracket.entry_units == 0:
         return False
     for role in wanted_roles(bracket):
         covered = sum(units_left(bracket, order) for order in _live(bracket, role) if _is_armed(turn, order))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from math import gcd
 
 from otocod.domain.specs import Action, InstrumentType, Leg
@@ -61,6 +62,10 @@ class Spread:
         return self.largest_debit_to_close if is_debit else self.largest_credit_to_close
 
 
+# The legs of a bracket never change and every decision asks for them; so many different ones are remembered.
+_KEPT = 8192
+
+
 def is_credit(net_price: Decimal) -> bool:
     """Whether a signed net price is money received."""
     return net_price < 0
@@ -76,17 +81,20 @@ def ratio_legs(legs: tuple[Leg, ...]) -> tuple[Leg, ...]:
     return scaled_legs(legs, 1)
 
 
+@lru_cache(maxsize=_KEPT)
 def scaled_legs(legs: tuple[Leg, ...], units: int) -> tuple[Leg, ...]:
     """The legs of `units` of the spread, whatever size `legs` are for."""
     size = size_of(legs)
     return tuple(replace(leg, quantity=leg.quantity // size * units) for leg in legs)
 
 
+@lru_cache(maxsize=_KEPT)
 def closing_legs(legs: tuple[Leg, ...], units: int) -> tuple[Leg, ...]:
     """The legs that close `units` of what opening `legs` opened, in the same order."""
     return tuple(replace(leg, action=leg.action.closing()) for leg in scaled_legs(legs, units))
 
 
+@lru_cache(maxsize=_KEPT)
 def spread_of(legs: tuple[Leg, ...]) -> Spread:
     """Understand opening legs. Raises SymbolError."""
     instruments = tuple(parse_symbol(leg.instrument_type, leg.symbol) for leg in legs)

@@ -15,6 +15,8 @@ LISTING_MARGIN_US = 600 * SECOND_US
 # The first message of a fill carries one leg's fills; the rest follow at once.
 FILLS_READ_AFTER_US = 300_000
 FILLS_GIVEN_UP_AFTER_US = 1 * SECOND_US
+# For the record's net prices they are looked for longer, once a second.
+FILLS_SOUGHT_FOR_US = 10 * SECOND_US
 
 # A native group cancels the sibling by itself; after this we ask.
 NATIVE_SIBLING_US = 1 * SECOND_US
@@ -32,6 +34,8 @@ RETRY_FIRST_US = 250_000
 RETRY_MAX_US = 5 * SECOND_US
 
 CLOSE_STEP_US = 5 * SECOND_US  # a close at the natural price is priced anew after this
+# A close at a price of a person's choice: the stop is away while it works, so it is taken back after this.
+CLOSE_PATIENCE_US = 60 * SECOND_US
 QUOTE_RETRY_US = 1 * SECOND_US
 CLOSE_TRIES_BEFORE_ALARM = 12
 

@@ -43,7 +43,8 @@ class Capabilities:
     ) -> None:
         key = (account, product, mode)
         known = self.records.get(key)
-        if known is not None and known.is_accepted == is_accepted and known.evidence == evidence:
+        is_same = known is not None and (known.is_accepted, known.evidence) == (is_accepted, evidence)
+        if known is not None and is_same and (is_accepted or not self._is_old(known)):
             return
         record = Capability(account, product, mode, is_accepted, evidence, self._clock.now_us())
         self.records[key] = record

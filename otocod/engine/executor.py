@@ -92,12 +92,14 @@ class Executor:
             return
         match command:
             case SubmitOrder():
-                self._submit(bracket, (command.member,), self._broker.submit(bracket.account, command.member))
+                outcome = self._broker.submit(bracket.account, command.member)
+                self._submit(bracket, (command.member,), outcome, is_late=command.after_commit)
             case SubmitComplex():
-                self._submit(bracket, command.members, self._broker.submit_complex(bracket.account, command.members))
+                outcome = self._broker.submit_complex(bracket.account, command.members)
+                self._submit(bracket, command.members, outcome, is_late=command.after_commit)
             case ReplaceOrder():
                 outcome = self._broker.replace(bracket.account, command.broker_order_id, command.member)
-                self._submit(bracket, (command.member,), outcome)
+                self._submit(bracket, (command.member,), outcome, is_late=command.after_commit)
             case CancelOrder():
                 outcome = self._broker.cancel(bracket.account, command.broker_order_id)
                 self._start(self._cancel(bracket, (command.external_identifier,), outcome), "cancel")
@@ -130,17 +132,29 @@ class Executor:
             log.error("command_failed", told=task.get_name(), error=repr(task.exception()))
 
     async def drain(self, timeout_s: float) -> bool:
-        """Lets what is on the wire finish. Whether all of it did."""
-        if not self._tasks:
-            return True
-        _, pending = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        return not pending
+        """Lets what is on the wire finish, and what follows from it. Whether all of it did."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + timeout_s
+        while self._tasks and loop.time() < ends_s:
+            await asyncio.wait(set(self._tasks), timeout=ends_s - loop.time())
+        return not self._tasks
 
     # Submits.
 
-    def _submit(self, bracket: Bracket, members: tuple[Member, ...], outcome: Coroutine[Any, Any, Outcome]) -> None:
+    def _submit(
+        self,
+        bracket: Bracket,
+        members: tuple[Member, ...],
+        outcome: Coroutine[Any, Any, Outcome],
+        *,
+        is_late: bool,
+    ) -> None:
         names = tuple(member.external_identifier for member in members)
-        denial = self._denial(bracket, members, names)
+        denial: SubmitNotSent | SubmitDenied | None
+        if is_late and _is_overtaken(bracket, members):
+            denial = SubmitNotSent(names, "fills or a cancel came while it was being committed")
+        else:
+            denial = self._denial(bracket, members, names)
         if denial is not None:
             outcome.close()
             # Not from within the decision that asked for it: a bracket is told one thing after the other.
@@ -234,6 +248,17 @@ class Executor:
         natural = natural_price(command.legs, sides)
         missing = QuoteMissing("a leg has no usable quote")
         self._deliver(bracket.bracket_id, missing if natural is None else QuoteReported(natural))
+
+
+def _is_overtaken(bracket: Bracket, members: tuple[Member, ...]) -> bool:
+    """Whether exits that waited for the disk are wanted no longer, or not as large."""
+    if members[0].role is Role.ENTRY:
+        return False
+    open_legs = bracket.open_by_leg
+    orders = [bracket.order(member.external_identifier) for member in members]
+    return any(order is not None and order.cancel_asked_us is not None for order in orders) or any(
+        leg.quantity > open_legs.get(leg.symbol, 0) for member in members for leg in member.spec.legs
+    )
 
 
 async def _outcome(coming: Coroutine[Any, Any, Outcome]) -> Outcome:

@@ -36,11 +36,14 @@ class LastGate:
         self._sent_us: deque[int] = deque()
         self._sent_by_bracket: dict[str, deque[int]] = {}
 
-    def has_room(self, now_us: int) -> bool:
-        """Whether an entry may leave under the ceiling now. Protection is never asked."""
+    def has_room(self, now_us: int, promised: int = 0) -> bool:
+        """Whether an entry may leave under the ceiling now, once `promised` orders that are being committed have.
+
+        Protection is never asked.
+        """
         while self._sent_us and self._sent_us[0] <= now_us - _MINUTE_US:
             self._sent_us.popleft()
-        return len(self._sent_us) < self.limits.orders_per_minute
+        return len(self._sent_us) + promised < self.limits.orders_per_minute
 
     def check(self, bracket: Bracket, members: Iterable[Member]) -> tuple[str, ...]:
         """Reasons why these must not leave; empty if they may."""

@@ -60,6 +60,7 @@ class Intake:
         self._is_open = is_open
         self._waiting: dict[RequestId, QueuedRequest] = {}
         self._accepting: dict[str, asyncio.Future[None]] = {}
+        self._promised = 0  # orders that leave as soon as their acceptance is on disk
         self._wake = asyncio.Event()
 
     def take(self, rows: Sequence[QueuedRequest | SpoiledRequest]) -> None:
@@ -125,7 +126,10 @@ class Intake:
         return True
 
     def _may_enter(self) -> bool:
-        return self._is_open() and not self._gate.is_halted and self._gate.has_room(self._clock.now_us())
+        return self._is_open() and not self._gate.is_halted and self._has_room()
+
+    def _has_room(self) -> bool:
+        return self._gate.has_room(self._clock.now_us(), self._promised)
 
     def _parse(self, row: QueuedRequest) -> BracketRequest:
         now_us = self._clock.now_us()
@@ -168,10 +172,13 @@ class Intake:
         accepted = AcceptedRow(row.request_id, row.client_ref, row.account, row.text)
         future = self._mailboxes.accept(decision, accepted)
         self._accepting[row.client_ref] = future
-        future.add_done_callback(lambda done: self._accepted(done, row, bracket_id))
+        orders = len(decision.bracket.orders)
+        self._promised += orders
+        future.add_done_callback(lambda done: self._accepted(done, row, bracket_id, orders))
 
-    def _accepted(self, done: "asyncio.Future[None]", row: QueuedRequest, bracket_id: BracketId) -> None:
+    def _accepted(self, done: "asyncio.Future[None]", row: QueuedRequest, bracket_id: BracketId, orders: int) -> None:
         self._accepting.pop(row.client_ref, None)
+        self._promised -= orders
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or error is not None:
             log.error("acceptance_failed", client_ref=row.client_ref, error=str(error))
@@ -179,6 +186,7 @@ class Intake:
                 self._reject(row, (f"the database does not take it ({error}): nothing was sent; report this",))
             else:
                 self._waiting[row.request_id] = row  # tried again until it is stale
+                asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._wake.set)
             return
         log.info("request_accepted", client_ref=row.client_ref, bracket_id=bracket_id)
         self._queue.answer([RequestAnswer(row.request_id, row.client_ref, bracket_id)])

@@ -21,7 +21,7 @@ from otocod.domain.orders import OrderReport
 from otocod.engine.journal import text_from_events
 from otocod.logs import get_log
 from otocod.ports.clock import Clock
-from otocod.ports.store import AcceptedRow, BracketChange, Store, StoreFailed
+from otocod.ports.store import AcceptedRow, BracketChange, Setting, Store, StoreFailed
 
 log = get_log(__name__)
 
@@ -66,7 +66,7 @@ class Mailboxes:
         self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
         self._unsaved: dict[BracketId, _Unsaved] = {}
         self._timers: set[asyncio.TimerHandle] = set()
-        self._last_commit: dict[BracketId, asyncio.Future[None]] = {}
+        self._last_commit: dict[BracketId, asyncio.Future[None]] = {}  # under way
 
     def load(self, brackets: Iterable[Bracket]) -> None:
         for bracket in brackets:
@@ -98,14 +98,19 @@ class Mailboxes:
         self.brackets[bracket.bracket_id] = bracket
         self._index(None, bracket)
         change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)
-        future = self._store.commit(change)
+        future = self._last_commit[bracket.bracket_id] = self._store.commit(change)
         future.add_done_callback(lambda done: self._accepted(done, decision))
         return future
 
     def _accepted(self, done: "asyncio.Future[None]", decision: Decision) -> None:
         bracket_id = decision.bracket.bracket_id
-        if done.cancelled() or done.exception() is not None:
+        self._commit_ended(bracket_id, done)
+        error = None if done.cancelled() else done.exception()
+        if done.cancelled() or error is not None:
             self._forget(bracket_id)
+            if isinstance(error, StoreFailed) and not error.is_of_change:
+                self._disk_failed(error)
+                self._try_disk_later()
             return
         self._set_deadline(bracket_id, self.brackets[bracket_id].wake_at_us)
         for command in decision.commands:
@@ -155,6 +160,8 @@ class Mailboxes:
         late = [command for command in decision.commands if command.after_commit]
         if after != before or decision.journal or late:
             self._save(before, decision, late, text_from_events(events))
+        else:
+            self.drop_if_closed(bracket_id)
 
     def _save(self, before: Bracket, decision: Decision, late: list[Command], text: str) -> None:
         bracket_id = decision.bracket.bracket_id
@@ -177,16 +184,18 @@ class Mailboxes:
 
     def _saved(self, done: "asyncio.Future[None]", change: BracketChange, late: list[Command]) -> None:
         bracket_id = change.after.bracket_id
+        self._commit_ended(bracket_id, done)
         error = None if done.cancelled() else done.exception()
         if not done.cancelled() and error is None:
             for command in late:
                 self._run_command(self.brackets.get(bracket_id, change.after), command)
-            self._drop_if_closed(bracket_id)
-            if self._has_failed and not self._unsaved:
-                self._has_failed = False
-                self._on_store_recovery()
+            self.drop_if_closed(bracket_id)
+            self._recover_if_all_saved()
             return
+        if bracket_id not in self.brackets:
+            return  # forgotten with its acceptance, which failed before this
         unsaved = self._unsaved.get(bracket_id)
+        is_first = unsaved is None
         if unsaved is None:
             unsaved = self._unsaved[bracket_id] = _Unsaved(change.before, row=change.row)
             is_of_change = isinstance(error, StoreFailed) and error.is_of_change
@@ -196,11 +205,43 @@ class Mailboxes:
         unsaved.late.extend(late)
         if not isinstance(error, StoreFailed):
             return
-        if error.is_of_change:
+        if not error.is_of_change:
+            self._disk_failed(error)
+        elif is_first:
+            # What follows a change that is not on disk is refused as stale, through no fault of its own.
             self._freeze_unsaved(bracket_id, error)
+
+    def _disk_failed(self, error: StoreFailed) -> None:
+        self._has_failed = True
+        self._on_store_failure(error)
+
+    def _recover_if_all_saved(self) -> None:
+        if self._has_failed and not self._unsaved:
+            self._has_failed = False
+            self._on_store_recovery()
+
+    def _try_disk_later(self) -> None:
+        """An acceptance is not tried again by itself, and there may be nothing else to commit: ask the disk."""
+        self._keep(asyncio.get_running_loop().call_later(_COMMIT_RETRY_S, self._try_disk))
+
+    def _try_disk(self) -> None:
+        if not self._has_failed or self._unsaved:
+            return  # it works again, or is being tried anyway
+        future = self._store.commit(Setting("disk_tried_at_us", str(self._clock.now_us())))
+        future.add_done_callback(self._tried_disk)
+
+    def _tried_disk(self, done: "asyncio.Future[None]") -> None:
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, StoreFailed) and error.is_final:
+            self._disk_failed(error)
+        elif done.cancelled() or error is not None:
+            self._try_disk_later()
         else:
-            self._has_failed = True
-            self._on_store_failure(error)
+            self._recover_if_all_saved()
+
+    def _commit_ended(self, bracket_id: BracketId, done: "asyncio.Future[None]") -> None:
+        if self._last_commit.get(bracket_id) is done:
+            del self._last_commit[bracket_id]
 
     def _freeze_unsaved(self, bracket_id: BracketId, error: StoreFailed) -> None:
         """The database will not have this record: a bug of ours. Its orders go on, and nothing new but protection."""
@@ -213,10 +254,12 @@ class Mailboxes:
         self.brackets[bracket_id] = replace(bracket, is_frozen=True, attention=attention, version=bracket.version + 1)
 
     def _later(self, bracket_id: BracketId, delay_s: float) -> None:
-        loop = asyncio.get_running_loop()
-        handle = loop.call_later(delay_s, self._save_again, bracket_id)
-        self._timers = {timer for timer in self._timers if not timer.cancelled() and timer.when() > loop.time()}
-        self._timers.add(handle)
+        self._keep(asyncio.get_running_loop().call_later(delay_s, self._save_again, bracket_id))
+
+    def _keep(self, timer: asyncio.TimerHandle) -> None:
+        now_s = asyncio.get_running_loop().time()
+        self._timers = {kept for kept in self._timers if not kept.cancelled() and kept.when() > now_s}
+        self._timers.add(timer)
 
     def _save_again(self, bracket_id: BracketId) -> None:
         """All that was not saved, as one change from the last durable record to the present one."""
@@ -224,10 +267,13 @@ class Mailboxes:
         after = self.brackets[bracket_id]
         text = "[" + ",".join(text[1:-1] for text in unsaved.texts if text != "[]") + "]"
         change = BracketChange(unsaved.durable, after, tuple(unsaved.journal), self._clock.now_us(), text, unsaved.row)
-        future = self._store.commit(change)
+        future = self._last_commit[bracket_id] = self._store.commit(change)
         future.add_done_callback(lambda done: self._saved(done, change, unsaved.late))
 
-    def _drop_if_closed(self, bracket_id: BracketId) -> None:
+    def drop_if_closed(self, bracket_id: BracketId) -> None:
+        """Lets go of a bracket that is over, unless something of it is still to be written or looked at."""
+        if bracket_id in self._unsaved or bracket_id in self._last_commit:
+            return
         bracket = self.brackets.get(bracket_id)
         # Its ids stay on disk: should one of its orders turn up, it is loaded again.
         if bracket is not None and bracket.state is BracketState.CLOSED and bracket.wake_at_us is None:

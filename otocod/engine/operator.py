@@ -6,6 +6,7 @@ Reads are the read model's, on what is committed, so `show` right after a comman
 import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Protocol
 
@@ -85,7 +86,7 @@ class OperatorService:
                 "age_s": None if heard_us is None else round((now_us - heard_us) / SECOND_US, 3),
             },
             "login": "refused" if supervisor.login_refused is not None else "ok",
-            "last_reconcile_at": supervisor.reconciler.last_completed_us,
+            "last_reconcile_at": _iso(supervisor.reconciler.last_completed_us),
             "halted": supervisor.gate.is_halted,
             "halt_reason": supervisor.halt_reason,
             "requests_waiting": supervisor.intake.waiting,
@@ -138,6 +139,7 @@ class OperatorService:
 
     async def ack(self, bracket: str, /, *, by: str) -> JsonObject:
         bracket_id = await self._reads.find(bracket)
+        self._require_ready()
         if bracket_id not in self._supervisor.mailboxes.brackets:
             closed = await self._supervisor.store.bracket(bracket_id)
             if closed is not None:
@@ -183,12 +185,16 @@ class OperatorService:
 
     async def _open(self, named: str) -> tuple[BracketId, Bracket]:
         bracket_id = await self._reads.find(named)
+        self._require_ready()
         present = self._supervisor.mailboxes.brackets.get(bracket_id)
         if present is None or present.state is BracketState.CLOSED:
             raise AdminRefused((f"bracket {bracket_id} is closed",))
+        return bracket_id, present
+
+    def _require_ready(self) -> None:
+        """Before the first listing a bracket must not decide anything: what the last run posted is not known."""
         if not self._supervisor.is_ready:
             raise BrokerUnreachable("the daemon has not reconciled with the broker yet")
-        return bracket_id, present
 
     async def _say(self, bracket_id: BracketId, event: Event) -> JsonObject:
         self._supervisor.tell(bracket_id, event)
@@ -206,6 +212,8 @@ class OperatorService:
         return await self.status()
 
     async def reconcile(self, *, dry_run: bool, by: str) -> JsonObject:
+        if not dry_run:
+            self._require_ready()
         differences: list[str] = []
         listed = 0
         for account in self._supervisor.settings.accounts:
@@ -221,7 +229,7 @@ class OperatorService:
             if not dry_run:
                 self._supervisor.reconciler.merge(report)
                 after = self._supervisor.mailboxes.brackets
-                changed = [b for b in before if after.get(b) is not before[b]]
+                changed = [b for b, was in before.items() if b not in after or after[b].orders != was.orders]
                 differences.extend(f"bracket {bracket_id}: brought up to date" for bracket_id in changed)
         return {"listed": listed, "differences": differences}
 
@@ -294,6 +302,13 @@ class OperatorService:
         return await self._surroundings.reload()
 
 
+def _iso(at_us: int | None) -> str | None:
+    if at_us is None:
+        return None
+    at = datetime.fromtimestamp(at_us // SECOND_US, UTC).replace(microsecond=at_us % SECOND_US)
+    return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def _reasons_not_to_cancel(present: Bracket) -> list[str]:
     if present.state is BracketState.PENDING_ENTRY or any(not entry.is_terminal for entry in present.entries):
         return []
@@ -309,6 +324,14 @@ def _price(present: Bracket, name: str, text: str) -> Decimal:
     if not is_on_grid(price, grid_for(present.request.entry.legs)):
         raise AdminRefused((f"{name}: {text} is not on the price increment of this spread",))
     return price if _closes_for_debit(present) else -price
+
+
+def _price_or_reason(present: Bracket, name: str, text: str, reasons: list[str]) -> Decimal | None:
+    try:
+        return _price(present, name, text)
+    except AdminRefused as refused:
+        reasons.extend(refused.reasons)
+        return None
 
 
 def _closes_for_debit(present: Bracket) -> bool:
@@ -336,22 +359,26 @@ def _changed_specs(
         if specs.target is None:
             reasons.append("target: this bracket was accepted without a target")
         else:
-            price = _price(present, "target", target)
-            if entry_price and price >= -entry_price:
+            price = _price_or_reason(present, "target", target, reasons)
+            if price is not None and entry_price and price >= -entry_price:
                 reasons.append(f"target: {target} is no profit on an entry of {abs(entry_price)}")
             found.append((Role.TARGET, replace(specs.target, net_price=price)))
     if stop is not None:
         if specs.stop is None:
             reasons.append("stop: this bracket was accepted without a stop")
+        elif specs.stop.net_price is None:
+            reasons.append("stop: this bracket's stop is a market order once triggered and has no price to move")
         else:
-            trigger, limit = _price(present, "stop trigger", stop[0]), _price(present, "stop price", stop[1])
-            if limit < trigger:
+            trigger = _price_or_reason(present, "stop trigger", stop[0], reasons)
+            limit = _price_or_reason(present, "stop price", stop[1], reasons)
+            if trigger is not None and limit is not None and limit < trigger:
                 reasons.append(f"stop: the price {stop[1]} is better than the trigger {stop[0]}, so it could not fill")
-            if largest is not None and abs(trigger) >= largest:
+            if trigger is not None and largest is not None and abs(trigger) >= largest:
                 reasons.append(
                     f"stop: the trigger {stop[0]} is at or beyond the largest value of this spread, {largest}"
                 )
-            found.append((Role.STOP, replace(specs.stop, net_price=limit, stop_trigger=abs(trigger))))
+            if trigger is not None:
+                found.append((Role.STOP, replace(specs.stop, net_price=limit, stop_trigger=abs(trigger))))
     if reasons:
         raise AdminRefused(tuple(reasons))
     return tuple(found)

@@ -9,7 +9,7 @@ from otocod.engine.mailbox import Mailboxes
 from otocod.engine.slots import Priority, Slots
 from otocod.ports.broker import Broker
 
-# The broker's record may follow a fill by seconds: two looks in a row must agree that something is missing.
+# The broker's record may follow a fill by seconds: so many looks in a row must agree on what is missing.
 LOOKS_BEFORE_ALARM = 3
 
 

@@ -27,6 +27,7 @@ SECOND_US = 1_000_000
 IDLE_INTERVAL_S = 60.0
 # A sweep never runs more often than this many times its own length: the broker's limits are not published.
 SWEEP_SHARE = 20
+_BETWEEN_FULL_S = 0.1
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _NON_TERMINAL = tuple(s.value for s in BrokerStatus if not s.is_terminal and s is not BrokerStatus.UNRECOGNISED)
 
@@ -98,8 +99,12 @@ class Reconciler:
             if not self._wanted:
                 await self._sleep()
             try:
+                is_full = bool(self._wanted)
                 await self._turn()
                 failures = 0
+                if is_full and self._wanted:
+                    # Whoever asks again at once has not understood the answer, and must not flood the broker.
+                    await asyncio.sleep(_BETWEEN_FULL_S)
             except ReadFailed as error:
                 log.warning("reconcile_failed", error=str(error))
                 delay_s = _RETRY_S[min(failures, len(_RETRY_S) - 1)]
@@ -107,12 +112,17 @@ class Reconciler:
                 await asyncio.sleep(delay_s)
 
     async def _sleep(self) -> None:
+        """In steps of the shorter interval: an order that begins to work must not wait out a pause begun before it."""
         self._wake.clear()
-        try:
-            async with asyncio.timeout(self._pause_s()):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+        slept_s = 0.0
+        while slept_s < self._pause_s():
+            step_s = max(min(self.interval_s, IDLE_INTERVAL_S), SWEEP_SHARE * self._last_length_s)
+            try:
+                async with asyncio.timeout(step_s):
+                    await self._wake.wait()
+                return
+            except TimeoutError:
+                slept_s += step_s
 
     def _pause_s(self) -> float:
         is_working = any(
@@ -209,6 +219,7 @@ class Reconciler:
         bracket = self._mailboxes.brackets.get(bracket_id)
         if bracket is None:
             return
+        events: list[Event] = []
         for order in bracket.orders:
             broker_order_id = order.broker_order_id
             if order.is_terminal or broker_order_id is None or broker_order_id in listed:
@@ -220,7 +231,10 @@ class Reconciler:
                 # Terminal only after the listings have been asked as well.
                 self._want(account, bracket.created_at_us - LISTING_MARGIN_US)
                 continue
-            self._mailboxes.deliver(bracket_id, OrderReported(report, order.external_identifier))
+            events.append(OrderReported(report, order.external_identifier))
+        if events:
+            # One piece of news: the cancelled member of a group means something else beside its filled sibling.
+            self._mailboxes.deliver(bracket_id, *events)
 
     # The start.
 

@@ -153,7 +153,7 @@ class Supervisor:
         self.waiting_for = "the database"
         self._disk_alarm: str | None = None
         self._buffer: list[StreamEvent] | None = []
-        self._stream_up = asyncio.Event()
+        self._stream_spoke = asyncio.Event()
         self._look_now = asyncio.Event()
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -200,8 +200,6 @@ class Supervisor:
         self.gate.is_halted = self.halt_reason is not None
         self.mailboxes.load(await self.store.load_open())
         await self.capabilities.load()
-        # From here on a stop that is not orderly must be taken for one.
-        await self.store.commit(Setting(CLEAN_STOP, "no"))
         self._spawn(self.streamer.run(self._stream_event), "streamer")
         await self._wait_for_stream()
         self.waiting_for = "the broker's orders"
@@ -210,6 +208,8 @@ class Supervisor:
         for report in reports:
             self.reconciler.merge(report, restarted)
         await self.router.settle()
+        # Nothing of this run has left yet; from here on a stop that is not orderly must be taken for one.
+        await self.store.commit(Setting(CLEAN_STOP, "no"))
         self.scheduler.start()
         self.executor.release()
         self._let_stream_in()
@@ -226,7 +226,7 @@ class Supervisor:
         self.waiting_for = "the account streamer"
         try:
             async with asyncio.timeout(STREAM_PATIENCE_S):
-                await self._stream_up.wait()
+                await self._stream_spoke.wait()
         except TimeoutError:
             log.warning("stream_late", told="starting by REST alone")
 
@@ -266,10 +266,19 @@ class Supervisor:
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=1.0)
+        # The stream may have said something last, and an exit may have left because of it.
+        is_drained = await self.executor.drain(1.0) and is_drained
         self.mailboxes.stop()
         if was_ready and is_drained and self._failure is None and self._disk_alarm is None:
-            await self.store.commit(Setting(CLEAN_STOP, "yes"))
+            await self._record_clean_stop()
         await self.store.close()
+
+    async def _record_clean_stop(self) -> None:
+        try:
+            await self.store.commit(Setting(CLEAN_STOP, "yes"))
+        except StoreFailed as error:
+            # The next start takes every staged id for possibly posted, which is slower and safe.
+            log.error("store_failed", error=str(error))
 
     # What the parts ask of each other.
 
@@ -340,8 +349,9 @@ class Supervisor:
             self._stream_event(event)
 
     def _stream_event(self, event: StreamEvent) -> None:
-        if isinstance(event, StreamUp):
-            self._stream_up.set()
+        if isinstance(event, StreamUp | StreamDown):
+            # Down is an answer as well: REST says why.
+            self._stream_spoke.set()
         if self._buffer is not None:
             self._buffer.append(event)
             return

@@ -55,6 +55,8 @@ def upgrade() -> None:
 @pytest.fixture
 def newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The package's place in an installed wheel of a later release, with one more revision."""
+    (tmp_path / "present").mkdir()
+    fresh_state(tmp_path / "present")  # its template must be of this release, whichever test comes first
     package = tmp_path / "site" / "otocod"
     shutil.copytree(ROOT / "migrations", package / "_migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", package / "_migrations" / "alembic.ini")

@@ -103,9 +103,11 @@ class Core:
         *,
         usable: frozenset[Protection] = NATIVE,
         policy: Policy = POLICY,
-        **changes: Any,
+        changes: Mapping[str, Any] | None = None,
+        quantity: int = 1,
     ) -> None:
-        request = parsed(protection=mode.value, **changes)
+        """`changes`: keys of the request that differ from the contract's example."""
+        request = parsed(quantity=quantity, protection=mode.value, **(changes or {}))
         self.now_us = START_US
         self.sent: list[Command] = []
         self.alarms: list[str] = []

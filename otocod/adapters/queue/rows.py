@@ -94,9 +94,10 @@ class _Column:
 
     def text(self, name: str, column: RawColumn, max_bytes: int) -> str | None:
         storage, content = column
-        if storage != "text" or content is None:
+        if storage != "text":
             self._reasons.append(f"{name} is {_article(storage)}, not text")
             return None
+        content = content or b""  # SQLite hands over an empty blob as None
         if len(content) > max_bytes:
             self._reasons.append(f"{name} is longer than {max_bytes} bytes")
             return None

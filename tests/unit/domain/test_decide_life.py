@@ -1,11 +1,14 @@
 """A bracket's whole life in each mode, against the paper exchange's core in virtual time."""
 
+from decimal import Decimal
+
 import pytest
 
 from otocod.domain.brackets import BracketState as B
 from otocod.domain.brackets import Outcome
+from otocod.domain.events import CloseRequested
 from otocod.domain.orders import OrderState
-from otocod.domain.specs import Protection
+from otocod.domain.specs import Protection, Role
 from otocod.paper.rules import Rules
 from tests.support.desk import Desk, request_json
 
@@ -271,3 +274,49 @@ def test_both_unlinked_exits_filled_is_a_double_exit_with_its_surplus_named() ->
     desk.run(10, until=desk.is_in(B.CLOSED))
     assert desk.bracket.outcome is Outcome.DOUBLE_EXIT
     assert "surplus" in (desk.bracket.attention or "")
+
+
+def test_close_at_a_price_that_is_not_met_is_taken_back_and_the_exits_are_put_back() -> None:
+    desk = live(desk_for(Protection.NATIVE_OCO), Protection.NATIVE_OCO)
+    desk.tell(CloseRequested("me", Decimal("0.60")))
+    desk.run(10)
+    assert desk.bracket.state is B.CLOSING
+    assert "unprotected for longer" in (desk.bracket.attention or "")
+    desk.run(60, until=desk.is_in(B.EXITS_LIVE))
+    assert "not filled within 60 s" in (desk.bracket.attention or "")
+    assert sorted(order.role for order in desk.bracket.exits if not order.is_terminal) == ["stop", "target"]
+
+
+def test_second_close_at_another_price_takes_the_place_of_the_first() -> None:
+    desk = live(desk_for(Protection.NATIVE_OCO), Protection.NATIVE_OCO)
+    desk.tell(CloseRequested("me", Decimal("0.60")))
+    desk.run(1)
+    desk.tell(CloseRequested("me", Decimal("0.70")))
+    desk.run(1)
+    closes = [order for order in desk.bracket.orders_of(Role.CLOSE) if not order.is_terminal]
+    assert [order.spec.net_price for order in closes] == [Decimal("0.70")]
+    desk.fill("close")
+    desk.run(5, until=desk.is_in(B.CLOSED))
+    assert desk.bracket.outcome is Outcome.CLOSED_BY_OPERATOR
+
+
+def test_close_at_natural_without_quotes_touches_no_exit() -> None:
+    desk = live(desk_for(Protection.NATIVE_OCO), Protection.NATIVE_OCO)
+    desk.tell(CloseRequested("me", None))
+    desk.run(5)
+    assert desk.bracket.state is B.EXITS_LIVE
+    assert "no quotes" in (desk.bracket.attention or "")
+    assert all(order.cancel_asked_us is None for order in desk.bracket.exits)
+
+
+def test_close_at_natural_is_priced_anew_until_it_fills() -> None:
+    desk = live(desk_for(Protection.NATIVE_OCO, fill_style="none"), Protection.NATIVE_OCO)
+    desk.quote("1.40 1.50", "0.70 0.75")
+    desk.tell(CloseRequested("me", None))
+    desk.run(3)
+    desk.quote("1.45 1.55", "0.70 0.75")
+    desk.run(6)
+    prices = [order.spec.net_price for order in desk.bracket.orders_of(Role.CLOSE)]
+    assert prices == [Decimal("0.80"), Decimal("0.85")]
+    desk.fill("close")
+    desk.run(5, until=desk.is_in(B.CLOSED))

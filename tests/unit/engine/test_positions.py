@@ -1,0 +1,159 @@
+"""The broker's positions held against our fills: a hint for a person, never a reason to trade."""
+
+from dataclasses import replace
+
+import pytest
+
+from otocod.domain.brackets import Bracket, BracketState
+from otocod.domain.commands import Command
+from otocod.domain.events import AttentionAcknowledged, TimeReached
+from otocod.engine.mailbox import Mailboxes
+from otocod.engine.positions import PositionWatch, signed_position
+from otocod.engine.slots import Slots
+from otocod.ports.broker import Position, ReadFailed
+from tests.support import stored_records as records
+from tests.support.fakes import FakeBroker, LoopClock
+from tests.support.model_store import ModelStore
+from tests.support.stored_records import ACCOUNT, LONG, SHORT
+
+
+class Watch:
+    """`held` is what the broker's record shows; brackets stand in memory as they were loaded."""
+
+    def __init__(self, *brackets: Bracket) -> None:
+        clock = LoopClock()
+        self.broker = FakeBroker(clock)
+        self.commands: list[Command] = []
+        self.store = ModelStore()
+        self.mailboxes = Mailboxes(
+            self.store,
+            clock,
+            run_command=lambda bracket, command: self.commands.append(command),
+            set_deadline=lambda bracket_id, at_us: None,
+            on_store_failure=lambda error: None,
+            on_store_recovery=lambda: None,
+        )
+        for bracket in brackets:
+            self.store.commit(records.change(None, bracket))
+        self.mailboxes.load(brackets)
+        self.watch = PositionWatch(self.broker, self.mailboxes, Slots(1, reserved=0))
+
+    async def look(self, times: int = 1, **held: int) -> None:
+        found = tuple(Position({"short": SHORT, "long": LONG}[name], count) for name, count in held.items())
+        for _ in range(times):
+            self.broker.answer("positions", found)  # type: ignore[arg-type]  # a query's answer
+            await self.watch.compare(ACCOUNT)
+
+    def attention(self, bracket: Bracket) -> str | None:
+        return self.mailboxes.brackets[bracket.bracket_id].attention
+
+
+def live(number: int = 1) -> Bracket:
+    return records.protected(records.entry_filled(records.accepted(number)))
+
+
+def test_fills_say_what_is_open_by_leg_and_side() -> None:
+    assert signed_position(live()) == {SHORT: -1, LONG: 1}
+    assert signed_position(records.closed(live())) == {SHORT: 0, LONG: 0}
+
+
+async def test_position_that_agrees_is_no_news() -> None:
+    watch = Watch(live())
+    await watch.look(5, short=-1, long=1)
+    assert watch.attention(live()) is None
+
+
+@pytest.mark.covers("F57", "F34")
+async def test_disagreement_is_told_only_when_it_has_been_seen_three_times() -> None:
+    """The record follows a fill by seconds, so one look, or two, prove nothing."""
+    watch = Watch(live())
+    await watch.look(2)
+    assert watch.attention(live()) is None
+    await watch.look(1)
+    assert "positions differ" in (watch.attention(live()) or "")
+    assert SHORT.strip() in (watch.attention(live()) or "")
+
+
+@pytest.mark.covers("F57")
+async def test_disagreement_never_sends_an_order() -> None:
+    watch = Watch(live())
+    await watch.look(10)
+    assert {type(command).__name__ for command in watch.commands} == {"RaiseAlarm", "Sweep"}
+
+
+async def test_disagreement_that_goes_away_is_forgotten() -> None:
+    watch = Watch(live())
+    await watch.look(2)
+    await watch.look(1, short=-1, long=1)
+    await watch.look(2)
+    assert watch.attention(live()) is None
+
+
+async def test_disagreement_that_changes_is_another_one() -> None:
+    watch = Watch(live())
+    await watch.look(2)
+    await watch.look(2, short=-1)
+    assert watch.attention(live()) is None
+    await watch.look(1, short=-1)
+    assert LONG.strip() in (watch.attention(live()) or "")
+    assert SHORT.strip() not in (watch.attention(live()) or "")
+
+
+async def test_looks_with_a_change_of_the_bracket_between_them_do_not_add_up() -> None:
+    watch = Watch(live())
+    await watch.look(2)
+    watch.mailboxes.deliver(live().bracket_id, AttentionAcknowledged("op"))
+    await watch.look(2)
+    assert watch.attention(live()) is None
+    await watch.look(1)
+    assert watch.attention(live()) is not None
+
+
+async def test_disagreement_that_was_acknowledged_and_lasts_is_told_again() -> None:
+    watch = Watch(live())
+    await watch.look(3)
+    watch.mailboxes.deliver(live().bracket_id, AttentionAcknowledged("op"))
+    assert watch.attention(live()) is None
+    await watch.look(3)
+    assert watch.attention(live()) is not None
+
+
+@pytest.mark.covers("F34")
+async def test_failed_query_is_no_look() -> None:
+    watch = Watch(live())
+    await watch.look(2)
+    watch.broker.fail("positions", times=3)
+    for _ in range(3):
+        with pytest.raises(ReadFailed):
+            await watch.watch.compare(ACCOUNT)
+    assert watch.attention(live()) is None
+    watch.mailboxes.deliver(live().bracket_id, TimeReached())
+
+
+@pytest.mark.covers("F70")
+async def test_larger_position_on_the_same_side_is_somebody_elses_business() -> None:
+    watch = Watch(live())
+    await watch.look(5, short=-7, long=3)
+    assert watch.attention(live()) is None
+
+
+async def test_position_on_the_other_side_is_a_disagreement() -> None:
+    watch = Watch(live())
+    await watch.look(3, short=1, long=1)
+    assert "+1 where our fills say -1" in (watch.attention(live()) or "")
+
+
+async def test_brackets_on_one_symbol_share_the_position() -> None:
+    watch = Watch(live(1), live(2))
+    await watch.look(5, short=-2, long=2)
+    assert watch.attention(live(1)) is None
+    await watch.look(3, short=-1, long=1)
+    assert watch.attention(live(1)) is not None
+    assert watch.attention(live(2)) is not None
+
+
+async def test_brackets_without_a_fill_are_not_looked_at() -> None:
+    waiting = records.accepted()
+    watch = Watch(waiting, replace(records.closed(live(2)), state=BracketState.CLOSED))
+    await watch.watch.compare(ACCOUNT)
+    assert watch.broker.calls == []
