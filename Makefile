@@ -20,6 +20,7 @@ export PIP_NO_INPUT := 1
 help:
 	@echo "make demo    the daemon against the paper broker, live on the terminal"
 	@echo "make test    the whole test suite"
+	@echo "make sim     simulated brackets under drawn faults: make sim SEEDS=1..1000"
 	@echo "make lint    format, lint, types, import contracts"
 	@echo "make format  rewrite the sources as make lint wants them"
 	@echo "make lock    pin dependencies anew"
@@ -55,6 +56,12 @@ demo: $(STAMP)
 .PHONY: test
 test: $(STAMP)
 	@$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+SEEDS ?= 1..1000
+
+.PHONY: sim
+sim: $(STAMP)
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 .PHONY: lint
 lint: $(STAMP)

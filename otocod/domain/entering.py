@@ -339,7 +339,10 @@ def _cancel_group(turn: Turn, order: Order) -> None:
             CancelOrder(sent.external_identifier, sent.broker_order_id, after_commit=_removes_protection(turn, sent))
         )
         return
-    mates = [m for m in turn.bracket.orders if m.group == order.group and not m.is_terminal]
+    # One that the broker has not shown stays what it is, until it turns up or its absence is proved.
+    mates = [
+        m for m in turn.bracket.orders if m.group == order.group and not m.is_terminal and m.broker_order_id is not None
+    ]
     after_commit = any(_removes_protection(turn, mate) for mate in mates)
     sent_mates = [_mark_cancel(turn, mate) for mate in mates]
     turn.ask(

@@ -65,6 +65,7 @@ def learn(turn: Turn, event: Event) -> None:
         case SubmitRefused():
             for order in _named(turn, event.external_identifiers):
                 _refused(turn, order, event.refusal)
+            _doubt_position(turn, event)
             _learn_capability(turn, event.external_identifiers, event.refusal)
         case SubmitDenied():
             turn.set(is_frozen=True)
@@ -269,6 +270,12 @@ def _lost(turn: Turn, order: Order, why: str) -> None:
 def _read(turn: Turn, order: Order) -> None:
     if order.broker_order_id is not None:
         turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
+
+
+def _doubt_position(turn: Turn, event: SubmitRefused) -> None:
+    """The broker sees no position where our fills do: the stream may have lost a fill, and only a listing shows it."""
+    if "closing_with_no_position" in event.refusal.codes and turn.bracket.first_fill_us is not None:
+        turn.ask(Sweep(turn.bracket.created_at_us - LISTING_MARGIN_US))
 
 
 # Answers that speak of the moment, not of what the account can do.

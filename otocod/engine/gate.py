@@ -18,7 +18,7 @@ MAX_NET_PRICE = Decimal(100_000)
 
 _MINUTE_US = 60_000_000
 _SESSION_US = 24 * 3600 * 1_000_000
-_SPACING_S = 1.0
+_SPACING_US = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,7 @@ class LastGate:
         self._posted: set[ExternalIdentifier] = set()
         self._sent_us: deque[int] = deque()
         self._sent_by_bracket: dict[str, deque[int]] = {}
+        self._spaced_until_us = 0
 
     def has_room(self, now_us: int, promised: int = 0) -> bool:
         """Whether an entry may leave under the ceiling now, once `promised` orders that are being committed have.
@@ -107,16 +108,19 @@ class LastGate:
             self._posted.discard(member.external_identifier)
 
     def spacing_s(self, bracket: Bracket, members: Iterable[Member], now_us: int) -> float:
-        """How long an order beyond the ceilings has to wait. Protection is never dropped for a ceiling, only spaced;
-        entries are held back before they are accepted.
+        """How long an order beyond the ceilings has to wait: each a second behind the one before.
+
+        Protection is never dropped for a ceiling, only spaced; entries are held back before they are accepted.
         """
         if any(member.role is Role.ENTRY for member in members):
             return 0.0
         sent = self._sent_by_bracket.get(bracket.bracket_id, deque())
         while sent and sent[0] <= now_us - _SESSION_US:
             sent.popleft()
-        is_over = len(sent) >= self.limits.orders_per_bracket or not self.has_room(now_us)
-        return _SPACING_S if is_over else 0.0
+        if len(sent) < self.limits.orders_per_bracket and self.has_room(now_us):
+            return 0.0
+        self._spaced_until_us = max(now_us, self._spaced_until_us) + _SPACING_US
+        return (self._spaced_until_us - now_us) / 1_000_000
 
 
 def _group(bracket: Bracket, member: Member) -> ExternalIdentifier | None:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,9 @@ def run_demo(*, keep: bool, as_json: bool) -> int:
     directory = Path(tempfile.mkdtemp(prefix="otocod-demo-"))
     stage = Stage(directory)
     status = ExitStatus.FAILED
+    # A terminal that is closed, or a supervisor's stop, is no reason to leave two processes behind.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         director = Director(stage, screen_for(as_json=as_json))
         status = ExitStatus.DONE if director.perform(as_json=as_json) else ExitStatus.FAILED

@@ -190,3 +190,11 @@ def test_protection_beyond_the_orders_of_a_minute_is_spaced() -> None:
     other = entry_filled(accepted(2))
     assert doorkeeper.spacing_s(other, [member_of(other, Role.STOP)], START_US) > 0
     assert doorkeeper.spacing_s(other, [member_of(other, Role.STOP)], START_US + MINUTE_US) == 0
+
+
+@pytest.mark.covers("F122")
+def test_orders_beyond_the_ceiling_leave_one_behind_the_other() -> None:
+    doorkeeper, bracket = gate(orders_per_minute=1), exiting()
+    stop = member_of(bracket, Role.STOP)
+    doorkeeper.note_posted(bracket, [stop], START_US)
+    assert [doorkeeper.spacing_s(bracket, [stop], START_US) for _ in range(3)] == [1.0, 2.0, 3.0]

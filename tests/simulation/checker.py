@@ -1,0 +1,305 @@
+"""The judge. It reads the exchange's truth log, its orders, and a plain dump of the database, and shares no code with
+the daemon: every rule is written here again, from what must hold.
+"""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+Json = dict[str, Any]
+
+_TERMINAL = frozenset({"Filled", "Cancelled", "Expired", "Rejected", "Removed", "Partially Removed"})
+_OURS = "otocod/"
+_STATE_CHANGES = frozenset(
+    {
+        (None, "PENDING_ENTRY"),
+        ("PENDING_ENTRY", "ENTRY_FILLED"),
+        ("PENDING_ENTRY", "CLOSED"),
+        ("ENTRY_FILLED", "EXITS_LIVE"),
+        ("ENTRY_FILLED", "CLOSING"),
+        ("ENTRY_FILLED", "CLOSED"),
+        ("EXITS_LIVE", "ENTRY_FILLED"),
+        ("EXITS_LIVE", "CLOSING"),
+        ("EXITS_LIVE", "CLOSED"),
+        ("CLOSING", "ENTRY_FILLED"),
+        ("CLOSING", "CLOSED"),
+        ("CLOSED", "ENTRY_FILLED"),
+    }
+)
+_HANDED_OVER = frozenset({"RELEASED", "DOUBLE_EXIT", "CLOSED_OUTSIDE", "EXPIRED"})
+
+
+class Books:
+    """The truth sorted by bracket: each of our orders at the exchange, its role, its fills."""
+
+    def __init__(self, truth: Json, dump: Json) -> None:
+        self.orders: dict[int, Json] = {order["id"]: order for order in truth["orders"]}
+        self.brackets: dict[str, Json] = {b["bracket_id"]: b for b in dump["brackets"]}
+        self.ids: dict[str, str] = dump["ids"]
+        self.accepted: dict[int, Json] = {e["order-id"]: e for e in truth["log"] if e["event"] == "accepted"}
+        self.by_bracket: dict[str, list[int]] = defaultdict(list)
+        self.strangers: list[int] = []
+        for order_id in sorted(self.accepted):
+            owner = self.owner(order_id)
+            if owner is not None:
+                self.by_bracket[owner].append(order_id)
+            elif (self.accepted[order_id].get("source") or "").startswith(_OURS):
+                self.strangers.append(order_id)
+
+    def owner(self, order_id: int) -> str | None:
+        """By its own identifier, else by what it replaces: an order moved by hand is still the bracket's."""
+        entry: Json | None = self.accepted.get(order_id)
+        while entry is not None:
+            found = self.ids.get(entry.get("external-identifier") or "")
+            if found is not None:
+                return found
+            entry = self.accepted.get(entry.get("replaces-order-id") or 0)
+        return None
+
+    def is_entry(self, order_id: int) -> bool:
+        return not self.orders[order_id]["legs"][0]["action"].endswith("Close")
+
+    def kind(self, order_id: int) -> str:
+        if self.is_entry(order_id):
+            return "entry"
+        return "stop" if self.orders[order_id]["order-type"].startswith("Stop") else "limit"
+
+    def filled(self, bracket_id: str, *, entries: bool) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for order_id in self.by_bracket[bracket_id]:
+            if self.is_entry(order_id) == entries:
+                for leg in self.orders[order_id]["legs"]:
+                    total[leg["symbol"]] += sum(fill["quantity"] for fill in leg["fills"])
+        return total
+
+    def fills(self, bracket_id: str) -> set[tuple[str, str, int]]:
+        return {
+            (fill["fill-id"], leg["symbol"], fill["quantity"])
+            for n in self.by_bracket[bracket_id]
+            for leg in self.orders[n]["legs"]
+            for fill in leg["fills"]
+        }
+
+    def open_legs(self, bracket_id: str) -> dict[str, int]:
+        closed = self.filled(bracket_id, entries=False)
+        opened = self.filled(bracket_id, entries=True)
+        return {s: opened[s] - closed[s] for s in {*opened, *closed} if opened[s] != closed[s]}
+
+    def living(self, bracket_id: str) -> list[int]:
+        return [n for n in self.by_bracket[bracket_id] if self.orders[n]["status"] not in _TERMINAL]
+
+
+def judge(truth: Json, dump: Json) -> list[str]:
+    """Every violation, in full; empty is what is wanted."""
+    books = Books(truth, dump)
+    return [*safety(truth, dump, books), *liveness(truth, dump, books)]
+
+
+def safety(truth: Json, dump: Json, books: Books) -> list[str]:
+    found: list[str] = []
+    found += [f"S1 order {n} has our source and its id is not in the database" for n in books.strangers]
+    found += _ids_at_broker(truth, books)
+    found += _brackets_a_ref(dump)
+    for bracket_id, bracket in books.brackets.items():
+        found += [f"{bracket['client_ref']}: {text}" for text in _bracket_safety(truth, books, bracket_id, bracket)]
+    found += _journal(dump)
+    found += _replay(truth, books)
+    return found
+
+
+def _ids_at_broker(truth: Json, books: Books) -> list[str]:
+    times: Counter[str] = Counter()
+    for entry in books.accepted.values():
+        name = entry.get("external-identifier")
+        if name is None or entry.get("by") == "user":
+            continue
+        forerunner = books.accepted.get(entry.get("replaces-order-id") or 0)
+        if forerunner is None or forerunner.get("external-identifier") != name:
+            times[name] += 1
+    return [
+        f"S2 {name[:8]} is at the broker {n} times"
+        for name, n in times.items()
+        if n > 1 and name not in truth["doubled"]
+    ]
+
+
+def _brackets_a_ref(dump: Json) -> list[str]:
+    refs = Counter(b["client_ref"] for b in dump["brackets"])
+    return [f"S3 {ref} became {n} brackets" for ref, n in refs.items() if n > 1]
+
+
+def _bracket_safety(truth: Json, books: Books, bracket_id: str, bracket: Json) -> list[str]:
+    found: list[str] = []
+    names = {books.accepted[n].get("external-identifier") for n in books.by_bracket[bracket_id]}
+    entries = [n for n in books.by_bracket[bracket_id] if books.is_entry(n)]
+    filled_entries = {
+        books.accepted[n].get("external-identifier")
+        for n in entries
+        if any(leg["fills"] for leg in books.orders[n]["legs"])
+    }
+    if len(filled_entries) > 1:
+        found.append("S3 two entries have filled")
+    opened, closed = books.filled(bracket_id, entries=True), books.filled(bracket_id, entries=False)
+    known, real = _known_fills(bracket), books.fills(bracket_id)
+    is_unheard = truth["late_fills"] and not real <= known
+    surplus = {s: closed[s] - opened[s] for s in closed if closed[s] > opened[s]}
+    is_doubled = any(name in truth["doubled"] for name in names)
+    if surplus and not (truth["both_may_fill"] or bracket["protection"] == "unlinked" or is_doubled):
+        found.append(f"S5 exits filled beyond the entry: {surplus}")
+    if (
+        surplus
+        and not is_unheard
+        and bracket["state"] == "CLOSED"
+        and bracket["outcome"] not in ("DOUBLE_EXIT", "RELEASED")
+        and not bracket["attention"]
+    ):
+        found.append(f"S8 a surplus {surplus} is closed in silence as {bracket['outcome']}")
+    if not known <= real:
+        found.append(f"S9 fills the broker does not have: {sorted(known - real)}")
+    if bracket["state"] == "CLOSED" and bracket["outcome"] is None:
+        found.append("S8 closed without an outcome")
+    return found
+
+
+def _known_fills(bracket: Json) -> set[tuple[str, str, int]]:
+    """What the daemon has heard of. A fill of an order that ended long ago, in a bracket that is closed, is heard of by
+    the stream or never."""
+    return {tuple(fill) for order in bracket["orders"] for fill in order["fills"]}
+
+
+def _journal(dump: Json) -> list[str]:
+    found = []
+    last: dict[str, str | None] = {}
+    for line in dump["journal"]:
+        bracket_id = line["bracket_id"]
+        before, after = line["from"], line["to"]
+        if before != last.get(bracket_id):
+            found.append(f"S15 the journal jumps from {last.get(bracket_id)} to {before} before {line['event']}")
+        if before != after and (before, after) not in _STATE_CHANGES:
+            found.append(f"S15 {before} to {after} by {line['event']}")
+        last[bracket_id] = after
+    for bracket in dump["brackets"]:
+        if last.get(bracket["bracket_id"]) != bracket["state"]:
+            found.append(
+                f"S15 {bracket['client_ref']} is {bracket['state']}; its journal ends"
+                f" with {last.get(bracket['bracket_id'])}"
+            )
+    return found
+
+
+def _replay(truth: Json, books: Books) -> list[str]:
+    """The log once more, in order: what was true at the moment an exit was accepted."""
+    found: list[str] = []
+    status: dict[int, str] = {}
+    filled: Counter[int] = Counter()
+    for entry in truth["log"]:
+        order_id = entry.get("order-id")
+        if entry["event"] == "status":
+            status[order_id] = entry["status"]
+        elif entry["event"] == "fill":
+            filled[order_id] += entry["quantity"]
+        elif entry["event"] == "accepted":
+            status[order_id] = entry["status"] or "Received"
+            owner = books.owner(order_id)
+            if owner is None or entry.get("by") == "user" or not (entry.get("source") or "").startswith(_OURS):
+                continue
+            if books.is_entry(order_id):
+                continue
+            ref = books.brackets[owner]["client_ref"]
+            if not entry["strict"]:
+                found.append(f"{ref}: S7 exit {order_id} is not strict")
+            if any(" Open " in leg for leg in entry["legs"]):
+                found.append(f"{ref}: S7 exit {order_id} opens")
+            entries = [n for n in books.by_bracket[owner] if books.is_entry(n) and n in status]
+            if entry.get("complex-order-id") and any(
+                books.accepted[n].get("complex-order-id") == entry["complex-order-id"] for n in entries
+            ):
+                continue
+            if any(status[n] not in _TERMINAL for n in entries):
+                found.append(f"{ref}: S4 exit {order_id} is sent while the entry works")
+            if not any(filled[n] for n in entries):
+                found.append(f"{ref}: S4 exit {order_id} is sent before the entry has filled")
+    return found
+
+
+def liveness(truth: Json, dump: Json, books: Books | None = None) -> list[str]:
+    """What must have come about some time after the faults stopped."""
+    books = books or Books(truth, dump)
+    found: list[str] = []
+    for request_id, row in truth["rows"].items():
+        if row["answer"] is None:
+            found.append(f"L1 row {request_id} ({row['client_ref']}) is not answered")
+        elif row["answer"]["bracket_id"] is not None and row["answer"]["bracket_id"] not in books.brackets:
+            found.append(f"S11 row {request_id} was accepted as a bracket that is not in the database")
+    for bracket_id, bracket in books.brackets.items():
+        if bracket["state"] == "CLOSED":
+            judged = _closed(books, bracket_id, bracket, is_late_filled=truth["late_fills"])
+        else:
+            judged = _open(books, bracket_id, bracket, is_late_filled=truth["late_fills"])
+        found += [f"{bracket['client_ref']}: {text}" for text in judged]
+    return found
+
+
+def _closed(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool) -> list[str]:
+    if bracket["outcome"] == "RELEASED":
+        return []
+    found = []
+    for order_id in books.living(bracket_id):
+        found.append(f"S8 CLOSED and order {order_id} ({books.kind(order_id)}) is {books.orders[order_id]['status']}")
+    open_legs = books.open_legs(bracket_id)
+    is_unheard = is_late_filled and not books.fills(bracket_id) <= _known_fills(bracket)
+    # Nothing follows CLOSED but the reopening of an entry given up: of any other late fill a person is told.
+    is_told = bracket["attention"] is not None and bracket["outcome"] != "ENTRY_NOT_FILLED"
+    if (
+        not (is_told or is_unheard)
+        and bracket["outcome"] not in _HANDED_OVER
+        and any(q > 0 for q in open_legs.values())
+    ):
+        found.append(f"S8 CLOSED as {bracket['outcome']} with {open_legs} open")
+    if any(order["state"] == "UNKNOWN" for order in bracket["orders"]):
+        found.append("S8 CLOSED with an unknown outcome")
+    return found
+
+
+def _open(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool) -> list[str]:
+    state, attention = bracket["state"], bracket["attention"] or ""
+    open_legs = books.open_legs(bracket_id)
+    living = books.living(bracket_id)
+    if any(order["state"] == "UNKNOWN" for order in bracket["orders"]):
+        return ["L4 an outcome is still unknown"]
+    if state == "PENDING_ENTRY":
+        if any(books.filled(bracket_id, entries=True).values()):
+            return ["L2 the entry has a fill and the bracket does not know"]
+        return [] if living else ["L1 PENDING_ENTRY and no order of it works"]
+    if any(books.is_entry(n) for n in living):
+        return [f"L2 {state}, and the entry still works after its grace"]
+    if not any(q > 0 for q in open_legs.values()):
+        return [f"L3 {state} and nothing is open ({open_legs})"]
+    if (bracket["is_held"] or bracket["is_frozen"]) and attention:
+        return []
+    if state == "CLOSING":
+        return [] if living or attention else ["L2 CLOSING, no order works, and nobody is told"]
+    if is_late_filled and "unprotected" in attention and living:
+        return []  # a group in force is never taken away to cover what an ended entry filled afterwards
+    if state != "EXITS_LIVE":
+        return [f"L2 {state}: not protected, with {open_legs} open and {len(living)} orders at the broker"]
+    return _in_force(books, bracket, open_legs, living)
+
+
+def _in_force(books: Books, bracket: Json, open_legs: dict[str, int], living: list[int]) -> list[str]:
+    """EXITS_LIVE is a claim about the exchange: the stop, or the target where there is no stop, covers what is open."""
+    found = []
+    covered: dict[str, Counter[str]] = {"stop": Counter(), "limit": Counter()}
+    for order_id in living:
+        for leg in books.orders[order_id]["legs"]:
+            covered[books.kind(order_id)][leg["symbol"]] += leg["remaining-quantity"]
+    for kind, cover in covered.items():
+        # Whether a group's sibling is reduced by a part fill is the broker's to do, and may not be done.
+        is_ours = not any("complex-order-id" in books.orders[n] for n in living)
+        if is_ours and any(cover[s] > max(q, 0) for s, q in open_legs.items()):
+            found.append(f"S6 {kind}s for {dict(cover)} rest and {open_legs} is open")
+    short = [s for s, q in open_legs.items() if covered["stop"][s] < q and covered["limit"][s] < q]
+    if short:
+        found.append(f"L2 EXITS_LIVE, and no exit covers {short} of {open_legs}")
+    elif bracket["wants_stop"] and any(covered["stop"][s] < q for s, q in open_legs.items()):
+        found.append("W no stop rests")
+    return found
