@@ -298,6 +298,9 @@ def tend_closed(turn: Turn) -> None:
 def _reopen(turn: Turn) -> None:
     first_fill_us = turn.bracket.first_fill_us
     turn.set(outcome=None, closed_at_us=None, flat_since_us=None, close=None, exits_allowed_us=None)
+    # A start does not load closed brackets: an id posted before the reopening is on disk would be posted again by the
+    # next run, which could not know. New ones wait for the commit.
+    turn.set(staged=())
     turn.set(first_fill_us=turn.now_us if first_fill_us is None else first_fill_us, unprotected_since_us=turn.now_us)
     turn.attend("entry_filled_late", "the entry turned out to be filled after the bracket was closed: protecting it")
     turn.move(BracketEvent.REOPEN, "EntryFilledLate")

@@ -272,9 +272,12 @@ def _read(turn: Turn, order: Order) -> None:
         turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
 
 
+_DOUBTS_POSITION = frozenset({"closing_with_no_position", "cannot_close_against_more_than_existing_position"})
+
+
 def _doubt_position(turn: Turn, event: SubmitRefused) -> None:
-    """The broker sees no position where our fills do: the stream may have lost a fill, and only a listing shows it."""
-    if "closing_with_no_position" in event.refusal.codes and turn.bracket.first_fill_us is not None:
+    """The broker sees less to close: a fill was lost, or an exit that we gave up works. A listing shows it."""
+    if _DOUBTS_POSITION.intersection(event.refusal.codes) and turn.bracket.first_fill_us is not None:
         turn.ask(Sweep(turn.bracket.created_at_us - LISTING_MARGIN_US))
 
 
@@ -372,6 +375,7 @@ def _not_ahead(turn: Turn, at_us: int | None) -> int | None:
 
 def _restart_order(turn: Turn, order: Order, *, is_clean: bool) -> None:
     if order.is_terminal:
+        turn.put(order, ended_at_us=_not_ahead(turn, order.ended_at_us))
         return
     acknowledged_at_us = _not_ahead(turn, order.acknowledged_at_us)
     order = turn.put(order, cancel_sent_us=None, cancel_tries=0, acknowledged_at_us=acknowledged_at_us)

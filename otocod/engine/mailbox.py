@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from otocod.domain.brackets import Bracket, BracketState
-from otocod.domain.commands import Command
+from otocod.domain.commands import Command, Member, ReplaceOrder, SubmitComplex, SubmitOrder
 from otocod.domain.decide import decide_all
 from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.errors import DomainError
@@ -64,13 +64,14 @@ class Mailboxes:
         self._by_external_identifier: dict[ExternalIdentifier, BracketId] = {}
         self._by_broker_order_id: dict[BrokerOrderId, BracketId] = {}
         self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
+        self._durable: dict[BracketId, Bracket] = {}  # as last committed
         self._unsaved: dict[BracketId, _Unsaved] = {}
         self._timers: set[asyncio.TimerHandle] = set()
         self._last_commit: dict[BracketId, asyncio.Future[None]] = {}  # under way
 
     def load(self, brackets: Iterable[Bracket]) -> None:
         for bracket in brackets:
-            self.brackets[bracket.bracket_id] = bracket
+            self.brackets[bracket.bracket_id] = self._durable[bracket.bracket_id] = bracket
             self._index(None, bracket)
 
     def open_brackets(self) -> tuple[Bracket, ...]:
@@ -112,6 +113,7 @@ class Mailboxes:
                 self._disk_failed(error)
                 self._try_disk_later()
             return
+        self._durable[bracket_id] = decision.bracket
         self._set_deadline(bracket_id, self.brackets[bracket_id].wake_at_us)
         for command in decision.commands:
             self._run_command(self.brackets[bracket_id], command)
@@ -149,19 +151,35 @@ class Mailboxes:
         after = decision.bracket
         bracket_id = after.bracket_id
         self.brackets[bracket_id] = after
+        late = [command for command in decision.commands if self._must_wait(bracket_id, command)]
         for command in decision.commands:
-            if not command.after_commit:
+            if command not in late:
                 self._run_command(after, command)
         if after is not before:
             self._index(before, after)
             self._set_deadline(bracket_id, after.wake_at_us)
         for entry in decision.journal:
             log.info("bracket_event", bracket_id=bracket_id, told=entry.event, state=after.state, detail=entry.detail)
-        late = [command for command in decision.commands if command.after_commit]
         if after != before or decision.journal or late:
             self._save(before, decision, late, text_from_events(events))
         else:
             self.drop_if_closed(bracket_id)
+
+    def _must_wait(self, bracket_id: BracketId, command: Command) -> bool:
+        """For the disk: what the core says must wait, and every id made by a decision whose commit is still under way."""
+        match command:
+            case SubmitOrder() | ReplaceOrder():
+                members: tuple[Member, ...] = (command.member,)
+            case SubmitComplex():
+                members = command.members
+            case _:
+                return command.after_commit
+        durable = self._durable.get(bracket_id)
+        if command.after_commit or durable is None:
+            return True
+        names = {order.external_identifier for order in durable.orders}
+        names.update(name for _, name in (*durable.staged, *durable.suspects))
+        return any(member.external_identifier not in names for member in members)
 
     def _save(self, before: Bracket, decision: Decision, late: list[Command], text: str) -> None:
         bracket_id = decision.bracket.bracket_id
@@ -187,6 +205,7 @@ class Mailboxes:
         self._commit_ended(bracket_id, done)
         error = None if done.cancelled() else done.exception()
         if not done.cancelled() and error is None:
+            self._durable[bracket_id] = change.after
             for command in late:
                 self._run_command(self.brackets.get(bracket_id, change.after), command)
             self.drop_if_closed(bracket_id)
@@ -284,6 +303,7 @@ class Mailboxes:
         if bracket is None:
             return
         self._last_commit.pop(bracket_id, None)
+        self._durable.pop(bracket_id, None)
         self._set_deadline(bracket_id, None)
         for order in bracket.orders:
             self._by_external_identifier.pop(order.external_identifier, None)

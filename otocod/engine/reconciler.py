@@ -205,8 +205,9 @@ class Reconciler:
         ours = [b for b in self._mailboxes.open_brackets() if b.account == account]
         if not ours:
             return
+        from_us = self.oldest_us(account) + min(self.clock_offset_us, 0)
         async with self._slots.slot(Priority.RECONCILE):
-            listing = await self._broker.search(account, from_us=self.oldest_us(account), statuses=_NON_TERMINAL)
+            listing = await self._broker.search(account, from_us=from_us, statuses=_NON_TERMINAL)
         listed: set[str] = set()
         for bracket_id, events in self._router.events_by_bracket(listing.reports).items():
             self._mailboxes.deliver(bracket_id, *events)

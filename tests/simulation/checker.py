@@ -278,6 +278,8 @@ def _open(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool)
         return []
     if state == "CLOSING":
         return [] if living or attention else ["L2 CLOSING, no order works, and nobody is told"]
+    if "out of ratio" in attention:
+        return []  # a broken spread is a person's to close
     if is_late_filled and "unprotected" in attention and living:
         return []  # a group in force is never taken away to cover what an ended entry filled afterwards
     if state != "EXITS_LIVE":

@@ -38,6 +38,9 @@ REGRESSIONS = {
     9175: "after a crash a lone stop was adopted into a group's mode and waited for a target for ever",
     10455: "a move of unknown outcome was taken for cancelled with its group and waited for for ever",
     15188: "exits refused for want of a position were sent again and again: no listing looked for the lost fill",
+    21794: "an id posted in a reopening that never reached the disk was posted again after the crash",
+    23311: "an exit of an earlier run was heard of before the entry's fill, and its bracket froze for it",
+    21217: "as 1397: a member that ended under a clock set back was not looked at for an hour",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 

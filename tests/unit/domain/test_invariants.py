@@ -54,7 +54,10 @@ def test_exit_without_a_filled_entry() -> None:
     bracket = alive()
     entry = bracket.entries[0]
     unfilled = bracket.with_order(replace(entry, views=(), state=OrderState.WORKING))
-    found = violations_of(unfilled)
+    # What the broker has shown may be an earlier run's doing, and the word of the fill still on its way.
+    assert violations_of(unfilled) == ()
+    unshown = tuple(order if order is entry else replace(order, views=()) for order in unfilled.orders)
+    found = violations_of(replace(unfilled, orders=unshown))
     assert len(found) == 2
     assert all(text.startswith("S4: the ") for text in found)
 
