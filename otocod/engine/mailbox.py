@@ -151,9 +151,11 @@ class Mailboxes:
         after = decision.bracket
         bracket_id = after.bracket_id
         self.brackets[bracket_id] = after
-        late = [command for command in decision.commands if self._must_wait(bracket_id, command)]
+        late: list[Command] = []
         for command in decision.commands:
-            if command not in late:
+            if self._must_wait(bracket_id, command):
+                late.append(replace(command, after_commit=True))
+            else:
                 self._run_command(after, command)
         if after is not before:
             self._index(before, after)
@@ -166,7 +168,7 @@ class Mailboxes:
             self.drop_if_closed(bracket_id)
 
     def _must_wait(self, bracket_id: BracketId, command: Command) -> bool:
-        """For the disk: what the core says must wait, and every id made by a decision whose commit is still under way."""
+        """For the disk: what the core says must wait, and ids made by a decision whose commit is still under way."""
         match command:
             case SubmitOrder() | ReplaceOrder():
                 members: tuple[Member, ...] = (command.member,)
@@ -205,7 +207,8 @@ class Mailboxes:
         self._commit_ended(bracket_id, done)
         error = None if done.cancelled() else done.exception()
         if not done.cancelled() and error is None:
-            self._durable[bracket_id] = change.after
+            if bracket_id in self.brackets:
+                self._durable[bracket_id] = change.after
             for command in late:
                 self._run_command(self.brackets.get(bracket_id, change.after), command)
             self.drop_if_closed(bracket_id)

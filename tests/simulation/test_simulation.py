@@ -41,6 +41,7 @@ REGRESSIONS = {
     21794: "an id posted in a reopening that never reached the disk was posted again after the crash",
     23311: "an exit of an earlier run was heard of before the entry's fill, and its bracket froze for it",
     21217: "as 1397: a member that ended under a clock set back was not looked at for an hour",
+    33002: "an id made by a decision whose commit was still under way was posted by the next one",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 

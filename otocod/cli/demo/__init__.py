@@ -24,8 +24,8 @@ def run_demo(*, keep: bool, as_json: bool) -> int:
     directory = Path(tempfile.mkdtemp(prefix="otocod-demo-"))
     stage = Stage(directory)
     status = ExitStatus.FAILED
-    # A terminal that is closed, or a supervisor's stop, is no reason to leave two processes behind.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # A closed terminal or a supervisor's stop must not leave two processes behind, nor a shell that ignores Ctrl-C.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
     try:
         director = Director(stage, screen_for(as_json=as_json))
