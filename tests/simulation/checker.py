@@ -82,7 +82,7 @@ class Books:
     def open_legs(self, bracket_id: str) -> dict[str, int]:
         closed = self.filled(bracket_id, entries=False)
         opened = self.filled(bracket_id, entries=True)
-        return {s: opened[s] - closed[s] for s in {*opened, *closed} if opened[s] != closed[s]}
+        return {s: opened[s] - closed[s] for s in sorted({*opened, *closed}) if opened[s] != closed[s]}
 
     def living(self, bracket_id: str) -> list[int]:
         return [n for n in self.by_bracket[bracket_id] if self.orders[n]["status"] not in _TERMINAL]
