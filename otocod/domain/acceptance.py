@@ -1,13 +1,13 @@
 """From a request to a bracket: its ids, its ladder, its entry on the way."""
 
-from otocod.domain.brackets import Bracket, BracketState, Policy
+from otocod.domain.brackets import STAGED_ROLES, Bracket, BracketState, Policy
 from otocod.domain.commands import Member, SubmitComplex, SubmitOrder
 from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.exits import exit_specs
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.request_types import BracketRequest, StopByPrice, StopMarket, TargetByPrice
 from otocod.domain.specs import OrderSpec, OrderType, Protection, Role
-from otocod.domain.turn import STAGED_ROLES, Turn
+from otocod.domain.turn import Turn
 
 
 def has_both_exits(request: BracketRequest) -> bool:
@@ -56,6 +56,7 @@ def accept(
     policy: Policy,
     ladder: tuple[Protection, ...],
     now_us: int,
+    broker_clock_offset_us: int = 0,
 ) -> Decision:
     """The new bracket, its entry IN_FLIGHT and every id it may need staged; the send waits for the commit."""
     bracket = Bracket(
@@ -65,6 +66,7 @@ def accept(
         request=request,
         policy=policy,
         created_at_us=now_us,
+        broker_clock_offset_us=broker_clock_offset_us,
         state=BracketState.PENDING_ENTRY,
         ladder=ladder,
     )

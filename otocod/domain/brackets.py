@@ -1,15 +1,19 @@
 """The bracket: one frozen record that holds all that is known and decided about an entry and its exits."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from functools import cached_property
 
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import Order, OrderState
+from otocod.domain.records import Derived, changed
 from otocod.domain.request_types import BracketRequest
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
+from otocod.domain.timing import LISTING_MARGIN_US
 
 
 class BracketState(StrEnum):
@@ -73,8 +77,16 @@ class Close:
     tries: int = 0
 
 
+STAGED_ROLES = (Role.ENTRY, Role.STOP, Role.TARGET, Role.CLOSE)
+
+
+def made_id(bracket_id: BracketId, role: Role, number: int) -> ExternalIdentifier:
+    """Identifiers are functions of the bracket's, so that a second run makes the same."""
+    return ExternalIdentifier(str(uuid.uuid5(uuid.UUID(bracket_id), f"{role}/{number}")))
+
+
 @dataclass(frozen=True, slots=True)
-class Bracket:
+class Bracket(Derived):
     bracket_id: BracketId
     client_ref: str
     account: AccountNumber
@@ -116,7 +128,9 @@ class Bracket:
     listed_at_us: int | None = None  # the last complete listing it was compared with
     is_stream_healthy: bool = True  # as of that listing
     doubles_cancelled_us: int | None = None
+    heirs_asked_us: int | None = None  # orders moved by somebody else, last asked for
     wake_at_us: int | None = None  # the stored deadline: when to look again
+    broker_clock_offset_us: int = 0  # the broker's clock minus ours, when it was accepted
     closed_at_us: int | None = None
     version: int = 0
 
@@ -124,7 +138,27 @@ class Bracket:
     def protection(self) -> Protection:
         return self.ladder[0]
 
+    def role_of_id(self, external_identifier: ExternalIdentifier) -> Role | None:
+        """What an identifier of this bracket was made for; None if it is not one.
+
+        Also of those that no record names any more: one that an earlier run posted beside a commit that never came may
+        turn up long after its absence was taken for proved.
+        """
+        for number in range(self.ids_made):
+            for role in STAGED_ROLES:
+                if made_id(self.bracket_id, role, number) == external_identifier:
+                    return role
+        return None
+
     @property
+    def listed_from_us(self) -> int:
+        """Where a listing must begin to show every order of this bracket; by the broker's clock, which dates orders.
+
+        Ours may have been set since, so its own time then says nothing without the distance between the two.
+        """
+        return self.created_at_us + self.broker_clock_offset_us - LISTING_MARGIN_US
+
+    @cached_property
     def size(self) -> int:
         """Units of the spread asked for."""
         return size_of(self.request.entry.legs)
@@ -132,11 +166,11 @@ class Bracket:
     def orders_of(self, *roles: Role) -> tuple[Order, ...]:
         return tuple(order for order in self.orders if order.role in roles)
 
-    @property
+    @cached_property
     def entries(self) -> tuple[Order, ...]:
         return self.orders_of(Role.ENTRY)
 
-    @property
+    @cached_property
     def exits(self) -> tuple[Order, ...]:
         """Targets, stops and closes: all that takes the position down."""
         return self.orders_of(Role.TARGET, Role.STOP, Role.CLOSE)
@@ -153,36 +187,42 @@ class Bracket:
             if old.external_identifier == order.external_identifier:
                 if old == order:
                     return self
-                return replace(self, orders=(*self.orders[:index], order, *self.orders[index + 1 :]))
-        return replace(self, orders=(*self.orders, order))
+                return self.changed({"orders": (*self.orders[:index], order, *self.orders[index + 1 :])})
+        return self.changed({"orders": (*self.orders, order)})
+
+    def changed(self, changes: Mapping[str, object]) -> "Bracket":
+        new = changed(self, changes)
+        if new is not self and "orders" not in changes:
+            new.__dict__.update(self.__dict__)  # everything derived hangs on the orders
+        return new
 
     def filled_of(self, orders: Iterable[Order]) -> dict[str, int]:
         """Filled quantity by leg symbol, over these orders."""
         found = list(orders)
         return {leg.symbol: sum(order.filled(leg.symbol) for order in found) for leg in self.request.entry.legs}
 
-    @property
+    @cached_property
     def entry_units(self) -> int:
         """Whole units of the spread that the entry has filled."""
         return matched_units(self.request.entry.legs, self.filled_of(self.entries))
 
-    @property
+    @cached_property
     def exit_units(self) -> int:
         return matched_units(self.request.entry.legs, self.filled_of(self.exits))
 
-    @property
+    @cached_property
     def open_by_leg(self) -> dict[str, int]:
         """Per leg, entry fills less exit fills; negative is a surplus, a position opened the wrong way."""
         closed = self.filled_of(self.exits)
         return {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
 
-    @property
+    @cached_property
     def open_units(self) -> int:
         """Whole units of the spread that are open and ours to close: never more than were asked for."""
         is_open = matched_units(self.request.entry.legs, {s: max(q, 0) for s, q in self.open_by_leg.items()})
         return min(is_open, max(self.size - self.exit_units, 0))
 
-    @property
+    @cached_property
     def entry_net_price(self) -> Decimal | None:
         """Signed net fill price per unit, once every fill of the entry is known."""
         return _net_fill_price(self.entries)
@@ -191,7 +231,7 @@ class Bracket:
     def exit_net_price(self) -> Decimal | None:
         return _net_fill_price(self.exits)
 
-    @property
+    @cached_property
     def unknown_orders(self) -> tuple[Order, ...]:
         return tuple(order for order in self.orders if order.state is OrderState.UNKNOWN)
 

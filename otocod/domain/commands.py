@@ -77,7 +77,7 @@ class ReadComplex:
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A complete listing is wanted, reaching back at least to `from_us`."""
+    """A complete listing is wanted, reaching back at least to `from_us` by the broker's clock."""
 
     from_us: int
     after_commit: bool = False

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 
 from otocod.domain.brackets import Bracket, BracketState, Outcome
 from otocod.domain.decisions import Decision
-from otocod.domain.entering import chase_cancels, follow_unknowns, pursue_entry, resend_deferred, settle_doubles
+from otocod.domain.entering import (
+    chase_cancels,
+    follow_unknowns,
+    pursue_entry,
+    resend_deferred,
+    seek_heirs,
+    settle_doubles,
+)
 from otocod.domain.events import Event
 from otocod.domain.finishing import complete_fills, conclude, is_flat, pursue_close, take_exits_away, tend_closed
 from otocod.domain.learning import learn
@@ -50,6 +57,7 @@ def _pursue_closed(turn: Turn) -> None:
 
 
 def _pursue_open(turn: Turn) -> None:
+    seek_heirs(turn)
     settle_doubles(turn)
     follow_unknowns(turn)
     pursue_entry(turn)  # before the resends: what is not wanted any more does not leave

@@ -7,12 +7,13 @@ from otocod.domain.commands import (
     CancelOrder,
     Command,
     Member,
+    ReadOrder,
     ReplaceOrder,
     SubmitComplex,
     SubmitOrder,
     Sweep,
 )
-from otocod.domain.ids import ExternalIdentifier
+from otocod.domain.ids import BrokerOrderId, ExternalIdentifier
 from otocod.domain.learning import keep_forerunner
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.orders import Order, OrderState
@@ -23,7 +24,7 @@ from otocod.domain.timing import (
     CANCEL_TRIES_BEFORE_ALARM,
     ENTRY_WINDOW_US,
     EXIT_WINDOW_US,
-    LISTING_MARGIN_US,
+    HEIR_ASKED_AGAIN_US,
     LISTINGS_FOR_ABSENCE,
     STREAMLESS_LISTINGS,
     STREAMLESS_WINDOW_US,
@@ -165,6 +166,32 @@ def settle_doubles(turn: Turn) -> None:
                 turn.ask(CancelOrder(order.external_identifier, view.broker_order_id))
 
 
+def seek_heirs(turn: Turn) -> None:
+    """An order that somebody else moved is not over: the one in its place is asked for until it has been seen."""
+    unseen: list[tuple[Order, BrokerOrderId]] = []
+    for order in turn.bracket.orders:
+        for heir in order.unseen_heirs:
+            if _is_known(turn, heir):  # on a record of its own: a move of ours whose intent was lost with a crash
+                moved = (view.broker_order_id for view in order.views if view.replaced_by == heir)
+                order = turn.put(order, moved_ids=(*order.moved_ids, *moved))
+            else:
+                unseen.append((order, heir))
+    asked_us = turn.bracket.heirs_asked_us
+    if not unseen:
+        turn.set(heirs_asked_us=None)
+    elif asked_us is not None and turn.now_us < asked_us + HEIR_ASKED_AGAIN_US:
+        turn.wake(asked_us + HEIR_ASKED_AGAIN_US)
+    else:
+        turn.set(heirs_asked_us=turn.now_us)
+        turn.wake(turn.now_us + HEIR_ASKED_AGAIN_US)
+        for order, heir in unseen:
+            turn.ask(ReadOrder(order.external_identifier, heir))
+
+
+def _is_known(turn: Turn, broker_order_id: BrokerOrderId) -> bool:
+    return any(view.broker_order_id == broker_order_id for order in turn.bracket.orders for view in order.views)
+
+
 # Outcomes that are not known.
 
 
@@ -176,7 +203,7 @@ def follow_unknowns(turn: Turn) -> None:
         if _is_absence_proved(turn, since_us, window_us, order.absent_listings):
             _absence(turn, order, is_entry=is_entry)
         else:
-            _ask_listing(turn, since_us, window_us, order.intended_at_us)
+            _ask_listing(turn, since_us, window_us)
     _follow_suspects(turn)
 
 
@@ -200,7 +227,7 @@ def _listed_after(turn: Turn, at_us: int) -> bool:
     return turn.bracket.listed_at_us is not None and turn.bracket.listed_at_us >= at_us
 
 
-def _ask_listing(turn: Turn, since_us: int, window_us: int, intended_at_us: int) -> None:
+def _ask_listing(turn: Turn, since_us: int, window_us: int) -> None:
     """Listings are spread over the window, and one begins after its end."""
     listings = LISTINGS_FOR_ABSENCE
     if not turn.bracket.is_stream_healthy:
@@ -212,10 +239,7 @@ def _ask_listing(turn: Turn, since_us: int, window_us: int, intended_at_us: int)
         ends_us = since_us + window_us
         due_us = last_us + gap_us if last_us >= ends_us else min(last_us + gap_us, ends_us)
     if turn.now_us >= due_us:
-        # One listing for all that is looked for: one that left something out would count for nothing.
-        looked_for_us = (order.intended_at_us for order in turn.bracket.unknown_orders)
-        oldest_us = min(intended_at_us, turn.bracket.created_at_us, *looked_for_us)
-        turn.ask(Sweep(from_us=oldest_us - LISTING_MARGIN_US))
+        turn.ask(Sweep(turn.bracket.listed_from_us))
         due_us = turn.now_us + gap_us
     turn.wake(due_us)
 
@@ -239,7 +263,7 @@ def _follow_suspects(turn: Turn) -> None:
         turn.set(suspects=(), suspect_since_us=None, suspect_listings=0)
         turn.note("AbsenceProved", "identifiers staged before the restart were never posted")
     else:
-        _ask_listing(turn, since_us, EXIT_WINDOW_US, bracket.created_at_us)
+        _ask_listing(turn, since_us, EXIT_WINDOW_US)
 
 
 # Sends that were proved not to have left.
@@ -310,7 +334,7 @@ def chase_cancels(turn: Turn) -> None:
     """A cancel may be repeated, and is, until the broker shows the order terminal: only that is proof."""
     groups: set[ExternalIdentifier] = set()
     for order in turn.bracket.orders:
-        if order.cancel_asked_us is None or order.is_terminal or order.broker_order_id is None:
+        if order.cancel_asked_us is None or order.is_terminal or order.head is None or order.head.status.is_terminal:
             continue
         sent_us = order.cancel_sent_us
         if sent_us is not None:

@@ -93,7 +93,7 @@ class ComplexReported:
 
 @dataclass(frozen=True, slots=True)
 class SweepCompleted:
-    """A complete listing, all pages, begun at `started_us` and reaching back to `covers_from_us`.
+    """A complete listing, all pages, begun at `started_us` and reaching back to `covers_from_us` by the broker's clock.
 
     Orders that it held were reported before it. Only a complete listing proves absence.
     """

@@ -240,6 +240,8 @@ def _close_unfilled(turn: Turn) -> None:
         head = entry.head
         reason = why if head is None or not head.reject_reason else f"{why}: {head.reject_reason}"
         turn.attend("entry_refused", f"the entry was not taken ({reason})")
+    if any(turn.bracket.open_by_leg.values()):
+        turn.attend("filled_late", "an exit has filled although the entry has not: what it opened is yours to close")
     turn.move(BracketEvent.ABANDON, "EntryNotFilled", why)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import assert_never
 
-from otocod.domain.brackets import BracketState, Close, ClosePurpose
+from otocod.domain.brackets import STAGED_ROLES, BracketState, Close, ClosePurpose
 from otocod.domain.commands import LearnCapability, ReadOrder, Sweep
 from otocod.domain.events import (
     AttentionAcknowledged,
@@ -34,8 +34,8 @@ from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.orders import BrokerStatus, Order, OrderReport, OrderState, Refusal
 from otocod.domain.reconcile import attribute, spec_from_report
 from otocod.domain.specs import Protection, Role
-from otocod.domain.timing import LISTING_MARGIN_US, RETRY_FIRST_US, RETRY_MAX_US, VERIFY_AGAIN_US, backoff_us
-from otocod.domain.turn import STAGED_ROLES, Turn
+from otocod.domain.timing import RETRY_FIRST_US, RETRY_MAX_US, VERIFY_AGAIN_US, backoff_us
+from otocod.domain.turn import Turn
 
 _EVENT_OF_STATUS = {
     BrokerStatus.UNRECOGNISED: OrderEvent.ACKNOWLEDGE,
@@ -98,7 +98,7 @@ def learn(turn: Turn, event: Event) -> None:
         case PositionsDisagreed():
             turn.attend("positions_disagree", f"the broker's positions differ from our fills: {event.detail}")
             # The stream may have lost a fill of an order that had ended: only a full listing shows those.
-            turn.ask(Sweep(turn.bracket.created_at_us - LISTING_MARGIN_US))
+            turn.ask(Sweep(turn.bracket.listed_from_us))
         case TimeReached():
             pass
         case DaemonRestarted():
@@ -173,24 +173,26 @@ def learn_report(turn: Turn, report: OrderReport, external_identifier: ExternalI
 
 def _adopt(turn: Turn, report: OrderReport, external_identifier: ExternalIdentifier) -> Order | None:
     """An id whose intent was lost with a crash has turned up at the broker: it is an order of ours."""
-    for kind in ("suspects", "staged"):
-        pairs: tuple[tuple[Role, ExternalIdentifier], ...] = getattr(turn.bracket, kind)
-        for role, known in pairs:
-            if known == external_identifier:
-                turn.set(**{kind: tuple(pair for pair in pairs if pair[1] != known)})
-                turn.note("OrderAdopted", f"{role} {external_identifier}")
-                return turn.put(
-                    Order(
-                        external_identifier=external_identifier,
-                        role=role,
-                        spec=spec_from_report(turn.bracket, report),
-                        state=OrderState.UNKNOWN,
-                        intended_at_us=report.received_at_us or turn.now_us,
-                        unknown_since_us=turn.now_us,
-                        group=_group_of(turn, report),
-                    )
-                )
-    return None
+    bracket = turn.bracket
+    role = bracket.role_of_id(external_identifier)
+    if role is None:
+        return None
+    turn.set(
+        suspects=tuple(pair for pair in bracket.suspects if pair[1] != external_identifier),
+        staged=tuple(pair for pair in bracket.staged if pair[1] != external_identifier),
+    )
+    turn.note("OrderAdopted", f"{role} {external_identifier}")
+    return turn.put(
+        Order(
+            external_identifier=external_identifier,
+            role=role,
+            spec=spec_from_report(bracket, report),
+            state=OrderState.UNKNOWN,
+            intended_at_us=report.received_at_us or turn.now_us,
+            unknown_since_us=turn.now_us,
+            group=_group_of(turn, report),
+        )
+    )
 
 
 def _group_of(turn: Turn, report: OrderReport) -> ExternalIdentifier | None:
@@ -208,20 +210,27 @@ def observe(turn: Turn, order: Order) -> None:
     head = order.head
     if head is None:
         return
-    if head.status is BrokerStatus.CANCELLED and head.replaced_by is not None:
-        heir = _heir(turn, order)
-        if heir is None:
-            # Somebody moved it and the new order has not been seen: it is not over, and must be read.
-            turn.ask(ReadOrder(order.external_identifier, head.replaced_by))
-            if not order.is_terminal:
-                turn.tell(order, OrderEvent.ASK_REPLACE)
-            return
-        if not heir.is_known_at_broker and not heir.is_terminal:
-            return
-    if order.state is OrderState.REPLACE_PENDING and head.replaces is not None and not head.status.is_terminal:
-        # The wait was for this: the new order has been seen.
-        order = turn.tell(order, OrderEvent.KEEP)
+    heir = _heir(turn, order)
+    if head.status is BrokerStatus.CANCELLED and order.unseen_heirs:
+        if not order.state.is_terminal:
+            turn.tell(order, OrderEvent.ASK_REPLACE)
+        return  # moved by somebody else; `seek_heirs` asks for the new one
+    is_moving = heir is not None and not heir.is_known_at_broker and not heir.is_terminal
+    if head.status is BrokerStatus.CANCELLED and head.replaced_by is not None and is_moving:
+        return
+    if not head.status.is_terminal:
+        order = _stand(turn, order, is_moving=is_moving)
     turn.tell(order, _EVENT_OF_STATUS[head.status], unknown_since_us=None, retry_at_us=None)
+
+
+def _stand(turn: Turn, order: Order, *, is_moving: bool) -> Order:
+    """The order that counts works, whatever was heard of its doubles and of those it replaced."""
+    if order.state in (OrderState.CANCELLED, OrderState.EXPIRED, OrderState.REJECTED):
+        return turn.tell(order, OrderEvent.REVIVE, refusal=None, is_settled=False, ended_at_us=None)
+    is_cancel_of_other = order.state is OrderState.CANCEL_PENDING and order.cancel_asked_us is None
+    if is_cancel_of_other or (order.state is OrderState.REPLACE_PENDING and not is_moving):
+        return turn.tell(order, OrderEvent.KEEP)
+    return order
 
 
 def _heir(turn: Turn, order: Order) -> Order | None:
@@ -246,7 +255,7 @@ def keep_forerunner(turn: Turn, order: Order) -> None:
         return
     forerunner = turn.bracket.order(order.replaces)
     if forerunner is not None and forerunner.state is OrderState.REPLACE_PENDING:
-        turn.tell(forerunner, OrderEvent.KEEP)
+        turn.tell(forerunner, OrderEvent.KEEP, moved_ids=())
         _read(turn, forerunner)
 
 
@@ -278,7 +287,7 @@ _DOUBTS_POSITION = frozenset({"closing_with_no_position", "cannot_close_against_
 def _doubt_position(turn: Turn, event: SubmitRefused) -> None:
     """The broker sees less to close: a fill was lost, or an exit that we gave up works. A listing shows it."""
     if _DOUBTS_POSITION.intersection(event.refusal.codes) and turn.bracket.first_fill_us is not None:
-        turn.ask(Sweep(turn.bracket.created_at_us - LISTING_MARGIN_US))
+        turn.ask(Sweep(turn.bracket.listed_from_us))
 
 
 # Answers that speak of the moment, not of what the account can do.
@@ -323,19 +332,15 @@ def _complex_reported(turn: Turn, event: ComplexReported) -> None:
 def _listed(turn: Turn, event: SweepCompleted) -> None:
     bracket = turn.bracket
     turn.set(is_stream_healthy=event.is_stream_healthy)
-    reaches_all = True
+    if event.covers_from_us > bracket.listed_from_us:
+        return  # it does not reach back far enough, and counts for nothing, not even as the last after a window
     for order in bracket.unknown_orders:
         since = order.unknown_since_us
-        reaches = event.covers_from_us <= order.intended_at_us - LISTING_MARGIN_US
-        reaches_all = reaches_all and reaches
-        if since is not None and event.started_us >= since and reaches:
+        if since is not None and event.started_us >= since:
             turn.put(order, absent_listings=order.absent_listings + 1)
+    turn.set(listed_at_us=event.started_us)
     since = bracket.suspect_since_us
-    reaches = event.covers_from_us <= bracket.created_at_us - LISTING_MARGIN_US
-    if reaches_all and (reaches or not bracket.suspects):
-        # One that does not reach back far enough counts for nothing, not even as the last after a window.
-        turn.set(listed_at_us=event.started_us)
-    if bracket.suspects and since is not None and event.started_us >= since and reaches:
+    if bracket.suspects and since is not None and event.started_us >= since:
         is_unfilled = not any(order.has_any_fill for order in bracket.entries)
         turn.set(suspect_listings=bracket.suspect_listings + 1, was_unfilled_at_restart=is_unfilled)
 
@@ -351,7 +356,7 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
         _restart_order(turn, order, is_clean=event.is_clean)
     turn.set(verified_group=None, verify_at_us=None, moving_since_us=None, retry_exits_at_us=None)
     # The last listing was another run's: by a clock set back since, it would lie after windows that begin now.
-    turn.set(fills_asked_us=None, doubles_cancelled_us=None, flat_since_us=None, listed_at_us=None)
+    turn.set(fills_asked_us=None, doubles_cancelled_us=None, heirs_asked_us=None, flat_since_us=None, listed_at_us=None)
     turn.set(
         first_fill_us=_not_ahead(turn, turn.bracket.first_fill_us),
         exits_allowed_us=_not_ahead(turn, turn.bracket.exits_allowed_us),

@@ -19,6 +19,7 @@ Observed, and therefore in the table: cancelled then filled (a late fill of a ca
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import cache
 
 from transitions import Machine, MachineError
 
@@ -38,7 +39,8 @@ class OrderEvent(StrEnum):
     HOLD = "hold"  # contingent at the broker
     ASK_CANCEL = "ask_cancel"
     ASK_REPLACE = "ask_replace"
-    KEEP = "keep"  # the replacement was refused or is absent: the old order stands
+    KEEP = "keep"  # what was asked for came to nothing, or concerned a double: the order stands
+    REVIVE = "revive"  # another order works in the place of one that had ended, or beside it
     FILL = "fill"
     CANCEL = "cancel"
     EXPIRE = "expire"
@@ -86,7 +88,9 @@ ORDER_TRANSITIONS: tuple[tuple[tuple[OrderState, ...], OrderEvent, OrderState], 
         E.ASK_REPLACE,
         S.REPLACE_PENDING,
     ),
-    ((S.REPLACE_PENDING,), E.KEEP, S.WORKING),
+    ((S.REPLACE_PENDING, S.CANCEL_PENDING), E.KEEP, S.WORKING),
+    # Each broker order ends once; the order of ours lives as long as a hand-made move or a double of it.
+    ((S.CANCELLED, S.EXPIRED, S.REJECTED), E.REVIVE, S.IN_FLIGHT),
     ((*_OPEN_ORDERS, S.ABSENT), E.CANCEL, S.CANCELLED),
     ((*_OPEN_ORDERS, S.ABSENT), E.EXPIRE, S.EXPIRED),
     ((*_OPEN_ORDERS, S.ABSENT), E.REJECT, S.REJECTED),
@@ -102,12 +106,14 @@ ORDER_IGNORED: dict[tuple[OrderState, OrderEvent], str] = {
     (S.CANCEL_PENDING, E.ASK_REPLACE): "the cancel is the later wish",
     **{(s, E.LOSE): "the broker has shown the order already" for s in (S.WORKING, S.CONTINGENT, S.CANCEL_PENDING)},
     **{(s, E.DEFER): "the broker has shown the order already" for s in (S.WORKING, S.CONTINGENT)},
-    **{(s, E.KEEP): "nothing to keep" for s in S if s is not S.REPLACE_PENDING},
+    **{(s, E.KEEP): "nothing to keep" for s in S if s not in (S.REPLACE_PENDING, S.CANCEL_PENDING)},
+    **{(s, E.REVIVE): "it lives" for s in _OPEN_ORDERS},
+    (S.ABSENT, E.REVIVE): "the broker's word on it says where it stands",
     **{
         (s, e): "terminal absorbs: only a fill can still change the order"
         for s in (S.FILLED, S.CANCELLED, S.EXPIRED, S.REJECTED)
         for e in E
-        if e not in (E.FILL, E.KEEP)
+        if e not in (E.FILL, E.KEEP) and (e is not E.REVIVE or s is S.FILLED)
     },
 }
 
@@ -152,6 +158,7 @@ _ORDER_MACHINE = _machine(S, ORDER_TRANSITIONS, S.INTENDED)
 _BRACKET_MACHINE = _machine(B, BRACKET_TRANSITIONS, B.PENDING_ENTRY)
 
 
+@cache
 def next_order_state(state: OrderState, event: OrderEvent) -> OrderState:
     """Raises UnexpectedEvent for a pair that is neither in the table nor ignored with a reason."""
     if (state, event) in ORDER_IGNORED:
@@ -159,6 +166,7 @@ def next_order_state(state: OrderState, event: OrderEvent) -> OrderState:
     return OrderState(_trigger(_ORDER_MACHINE, state, event))
 
 
+@cache
 def next_bracket_state(state: BracketState, event: BracketEvent) -> BracketState:
     return BracketState(_trigger(_BRACKET_MACHINE, state, event))
 

@@ -12,13 +12,14 @@ so applying any reports in any order, with repeats, gives the same view. The str
 absence of repeats, and REST answers race with it.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import reduce
+from functools import cached_property, reduce
 from typing import TypeVar
 
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier, FillId
+from otocod.domain.records import Derived, changed
 from otocod.domain.specs import Action, OrderSpec, OrderType, Role
 
 T = TypeVar("T", str, Decimal, BrokerOrderId, ComplexOrderId, OrderType)
@@ -270,7 +271,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Order(Derived):
     """One order of a bracket, found by its external identifier; the id is posted at most once, ever."""
 
     external_identifier: ExternalIdentifier
@@ -295,19 +296,21 @@ class Order:
     acknowledged_at_us: int | None = None  # first heard of from the broker
     ended_at_us: int | None = None  # a group's member that ended while its mate lives: when that was first seen
     is_settled: bool = False  # its end has been taken into account
+    # Broker ids that a move of ours was asked for: what follows them is another order of the bracket.
+    moved_ids: tuple[BrokerOrderId, ...] = ()
 
-    @property
+    @cached_property
     def is_terminal(self) -> bool:
         """Nothing that carries its identifier can fill any more: a double that still works keeps it open."""
         if not self.state.is_terminal:
             return False
-        return len(self.views) < 2 or all(view.status.is_terminal for view in self.heads)
+        return not self.unseen_heirs and all(view.status.is_terminal for view in self.heads)
 
     @property
     def is_known_at_broker(self) -> bool:
         return bool(self.views)
 
-    @property
+    @cached_property
     def heads(self) -> tuple[View, ...]:
         """The views that no other view replaces. More than one: two orders carry this id, and only one may live."""
         by_id = {view.broker_order_id: view for view in self.views}
@@ -320,7 +323,7 @@ class Order:
             if view.broker_order_id not in replaced and (view.replaced_by is None or view.replaced_by not in ids)
         )
 
-    @property
+    @cached_property
     def head(self) -> View | None:
         """The view that speaks for the order: a working one if there is one, else the furthest along, oldest first."""
         heads = self.heads
@@ -333,6 +336,19 @@ class Order:
         head = min(heads, key=lambda view: (-_RANK[view.status], _age(view)))
         # A fill aborts the replacement that is under way: the original, not what was to follow, is the order.
         return next((view for view in self.views if view.status is BrokerStatus.FILLED), head)
+
+    @cached_property
+    def unseen_heirs(self) -> tuple[BrokerOrderId, ...]:
+        """Orders that somebody else put in the place of this one and that no report has shown: it is not over."""
+        ids = {view.broker_order_id for view in self.views}
+        return tuple(
+            view.replaced_by
+            for view in self.heads
+            if view.status is BrokerStatus.CANCELLED
+            and view.replaced_by is not None
+            and view.replaced_by not in ids
+            and view.broker_order_id not in self.moved_ids
+        )
 
     @property
     def broker_order_id(self) -> BrokerOrderId | None:
@@ -347,6 +363,18 @@ class Order:
 
     def filled(self, symbol: str) -> int:
         """Filled quantity of one leg, over the whole chain of replacements and any doubles."""
+        if not self.views:
+            return 0
+        found = self._filled.get(symbol)
+        if found is None:
+            found = self._filled[symbol] = self._count_filled(symbol)
+        return found
+
+    @cached_property
+    def _filled(self) -> dict[str, int]:
+        return {}
+
+    def _count_filled(self, symbol: str) -> int:
         total = 0
         seen: set[FillId] = set()
         for view in self.views:
@@ -373,15 +401,15 @@ class Order:
         asked = sum(leg.quantity for leg in self.spec.legs if leg.symbol == symbol)
         return asked if view.replaces is None else max(asked - before, 0)
 
-    @property
+    @cached_property
     def has_any_fill(self) -> bool:
         return any(self.filled(leg.symbol) for leg in self.spec.legs)
 
-    @property
+    @cached_property
     def has_all_fills(self) -> bool:
         return all(view.has_all_fills or not view.status.is_terminal for view in self.views)
 
-    @property
+    @cached_property
     def fills(self) -> tuple[tuple[str, Fill], ...]:
         """(symbol, fill), each fill id once, in the order of symbols and fill ids."""
         found = {fill.fill_id: (leg.symbol, fill) for view in self.views for leg in view.legs for fill in leg.fills}
@@ -393,11 +421,13 @@ class Order:
         views = {view.broker_order_id: view for view in self.views}
         old = views.get(new.broker_order_id)
         views[new.broker_order_id] = new if old is None else old.join(new)
-        complex_order_id = self.complex_order_id or report.complex_order_id
-        if old == views[new.broker_order_id] and complex_order_id == self.complex_order_id:
+        if old == views[new.broker_order_id] and (self.complex_order_id or report.complex_order_id is None):
             return self
-        ordered = tuple(sorted(views.values(), key=_age))
-        return replace(self, views=ordered, complex_order_id=complex_order_id)
+        learned = changed(self, {"views": tuple(sorted(views.values(), key=_age))})
+        # A repeated request makes a second container: the one that counts is that of the order that counts.
+        head = learned.head
+        container = (head and head.complex_order_id) or self.complex_order_id or report.complex_order_id
+        return learned if container == self.complex_order_id else changed(learned, {"complex_order_id": container})
 
 
 def _age(view: View) -> tuple[int, str]:

@@ -306,7 +306,7 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
             group=order.group,
             complex_order_id=order.complex_order_id,
         )
-        turn.tell(order, OrderEvent.ASK_REPLACE)
+        turn.tell(order, OrderEvent.ASK_REPLACE, moved_ids=(*order.moved_ids, order.broker_order_id))
         turn.ask(ReplaceOrder(order.broker_order_id, Member(heir.external_identifier, order.role, new)))
         turn.note("MoveRequested", f"{order.role} {order.external_identifier}")
         return

@@ -29,9 +29,7 @@ def attribute(bracket: Bracket, report: OrderReport) -> ExternalIdentifier | Non
 
 
 def _is_ours(bracket: Bracket, external_identifier: ExternalIdentifier) -> bool:
-    return bracket.order(external_identifier) is not None or any(
-        external_identifier == known for _, known in (*bracket.suspects, *bracket.staged)
-    )
+    return bracket.order(external_identifier) is not None or bracket.role_of_id(external_identifier) is not None
 
 
 def _holder(bracket: Bracket, broker_order_id: str) -> Order | None:
@@ -43,7 +41,8 @@ def _holder(bracket: Bracket, broker_order_id: str) -> Order | None:
 
 def _move_of(bracket: Bracket, predecessor: Order) -> Order | None:
     for order in reversed(bracket.orders):
-        if order.replaces == predecessor.external_identifier:
+        # Somebody else may move the order after our own move was refused.
+        if order.replaces == predecessor.external_identifier and order.refusal is None:
             return order
     return None
 

@@ -9,7 +9,7 @@ LISTINGS_FOR_ABSENCE = 3
 # Without a healthy stream a late order has one way less to be noticed.
 STREAMLESS_WINDOW_US = 20 * SECOND_US
 STREAMLESS_LISTINGS = 5
-# A listing reaches back this far before the intent, since two clocks are compared.
+# A listing reaches back this far before the acceptance, since two clocks are compared.
 LISTING_MARGIN_US = 600 * SECOND_US
 
 # The first message of a fill carries one leg's fills; the rest follow at once.
@@ -25,6 +25,9 @@ VERIFY_RETRY_US = 1 * SECOND_US
 VERIFY_AGAIN_US = 30 * SECOND_US
 # In the hands of the broker but not yet acknowledged by the exchange: longer than this it is being held for a session.
 RECEIVED_IS_HELD_US = 5 * SECOND_US
+
+# An order that somebody moved, until the one in its place has been seen.
+HEIR_ASKED_AGAIN_US = 5 * SECOND_US
 
 CANCEL_REPEAT_US = 2 * SECOND_US
 CANCEL_REPEAT_MAX_US = 30 * SECOND_US

@@ -3,21 +3,19 @@
 The parts of `decide` take a Turn and change it; nothing of it outlives the call.
 """
 
-import uuid
-from dataclasses import replace
 from decimal import Decimal
 
-from otocod.domain.brackets import Bracket
+from otocod.domain.brackets import Bracket, made_id
 from otocod.domain.commands import Command, RaiseAlarm
 from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.ids import ExternalIdentifier
 from otocod.domain.machine import BracketEvent, OrderEvent, next_bracket_state, next_order_state
 from otocod.domain.orders import Order, OrderState
+from otocod.domain.records import changed
 from otocod.domain.specs import OrderSpec, Role
 
 # Ids staged for each role: one and three spares. A refusal uses an id up, an unknown outcome does too.
 IDS_PER_ROLE = 4
-STAGED_ROLES = (Role.ENTRY, Role.STOP, Role.TARGET, Role.CLOSE)
 
 
 class Turn:
@@ -34,12 +32,12 @@ class Turn:
         self._wakes: list[int] = []
 
     def set(self, **changes: object) -> None:
-        self.bracket = replace(self.bracket, **changes)  # type: ignore[arg-type]  # field names are checked by replace
+        self.bracket = self.bracket.changed(changes)
 
     def put(self, order: Order, **changes: object) -> Order:
-        changed = replace(order, **changes) if changes else order  # type: ignore[arg-type]
-        self.bracket = self.bracket.with_order(changed)
-        return changed
+        order = changed(order, changes)
+        self.bracket = self.bracket.with_order(order)
+        return order
 
     def tell(self, order: Order, event: OrderEvent, **changes: object) -> Order:
         """Moves the order's machine, and its fields with it."""
@@ -73,10 +71,9 @@ class Turn:
         self.ask(RaiseAlarm(code, text))
 
     def stage(self, role: Role, count: int = IDS_PER_ROLE) -> None:
-        """Makes `count` more ids for a role. They are functions of the bracket's id, so a second run makes the same."""
-        space = uuid.UUID(self.bracket.bracket_id)
+        """Makes `count` more ids for a role."""
         made = self.bracket.ids_made
-        new = tuple((role, ExternalIdentifier(str(uuid.uuid5(space, f"{role}/{made + n}")))) for n in range(count))
+        new = tuple((role, made_id(self.bracket.bracket_id, role, made + n)) for n in range(count))
         self.staged_here.update(external_identifier for _, external_identifier in new)
         self.set(staged=(*self.bracket.staged, *new), ids_made=made + count)
 

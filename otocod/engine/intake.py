@@ -47,6 +47,7 @@ class Intake:
         policy: Callable[[], Policy],
         make_id: Callable[[], BracketId],
         is_open: Callable[[], bool],
+        broker_clock_offset_us: Callable[[], int],
     ) -> None:
         self._mailboxes = mailboxes
         self._store = store
@@ -58,6 +59,7 @@ class Intake:
         self._policy = policy
         self._make_id = make_id
         self._is_open = is_open
+        self._broker_clock_offset_us = broker_clock_offset_us
         self._waiting: dict[RequestId, QueuedRequest] = {}
         self._accepting: dict[str, asyncio.Future[None]] = {}
         self._promised = 0  # orders that leave as soon as their acceptance is on disk
@@ -168,6 +170,7 @@ class Intake:
             policy=self._policy(),
             ladder=ladder_for(request, usable),
             now_us=self._clock.now_us(),
+            broker_clock_offset_us=self._broker_clock_offset_us(),
         )
         accepted = AcceptedRow(row.request_id, row.client_ref, row.account, row.text)
         future = self._mailboxes.accept(decision, accepted)

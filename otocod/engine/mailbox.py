@@ -312,6 +312,8 @@ class Mailboxes:
             self._by_external_identifier.pop(order.external_identifier, None)
             for view in order.views:
                 self._by_broker_order_id.pop(view.broker_order_id, None)
+                if view.complex_order_id is not None:
+                    self._by_complex_order_id.pop(view.complex_order_id, None)
             if order.complex_order_id is not None:
                 self._by_complex_order_id.pop(order.complex_order_id, None)
         for _, external_identifier in (*bracket.staged, *bracket.suspects):
@@ -328,6 +330,8 @@ class Mailboxes:
             self._by_external_identifier[order.external_identifier] = bracket_id
             for view in order.views:
                 self._by_broker_order_id[view.broker_order_id] = bracket_id
+                if view.complex_order_id is not None:
+                    self._by_complex_order_id[view.complex_order_id] = bracket_id
             if order.complex_order_id is not None:
                 self._by_complex_order_id[order.complex_order_id] = bracket_id
 

@@ -87,8 +87,9 @@ class Reconciler:
         self._wake.set()
 
     def oldest_us(self, account: AccountNumber) -> int:
-        created = [b.created_at_us for b in self._mailboxes.open_brackets() if b.account == account]
-        return min(created, default=self._clock.now_us()) - LISTING_MARGIN_US
+        """Where a listing begins that shows every order of the open brackets; by the broker's clock."""
+        ours = [b.listed_from_us for b in self._mailboxes.open_brackets() if b.account == account]
+        return min(ours, default=self._clock.now_us() + self.clock_offset_us - LISTING_MARGIN_US)
 
     # The task.
 
@@ -155,8 +156,7 @@ class Reconciler:
         """Reads everything of one account; raises ReadFailed rather than leave anything out."""
         started_us = self._clock.now_us()
         async with self._slots.slot(Priority.RECONCILE):
-            # By the broker's clock: an order's time is its own.
-            listing = await self._broker.search(account, from_us=from_us + min(self.clock_offset_us, 0))
+            listing = await self._broker.search(account, from_us=from_us)
         groups: tuple[ComplexReport, ...] = ()
         if self._has_groups(account):
             async with self._slots.slot(Priority.RECONCILE):
@@ -205,9 +205,8 @@ class Reconciler:
         ours = [b for b in self._mailboxes.open_brackets() if b.account == account]
         if not ours:
             return
-        from_us = self.oldest_us(account) + min(self.clock_offset_us, 0)
         async with self._slots.slot(Priority.RECONCILE):
-            listing = await self._broker.search(account, from_us=from_us, statuses=_NON_TERMINAL)
+            listing = await self._broker.search(account, from_us=self.oldest_us(account), statuses=_NON_TERMINAL)
         listed: set[str] = set()
         for bracket_id, events in self._router.events_by_bracket(listing.reports).items():
             self._mailboxes.deliver(bracket_id, *events)
@@ -230,7 +229,7 @@ class Reconciler:
                     report: OrderReport = await self._broker.read_order(account, broker_order_id)
             except NotFound:
                 # Terminal only after the listings have been asked as well.
-                self._want(account, bracket.created_at_us - LISTING_MARGIN_US)
+                self._want(account, bracket.listed_from_us)
                 continue
             events.append(OrderReported(report, order.external_identifier))
         if events:

@@ -81,11 +81,11 @@ class Router:
         for report in waiting:
             if bracket.bracket_id not in self._mailboxes.brackets:
                 self._mailboxes.load((bracket,))
-            if self._event(bracket.bracket_id, report) is None and not report.status.is_terminal:
-                # An id we made and dropped unused: nothing of this run has posted it.
+            event = self._event(bracket.bracket_id, report)
+            if event is not None:
+                self._mailboxes.deliver(bracket.bracket_id, event)
+            elif not report.status.is_terminal:
                 self._on_stranger(report)
-            else:
-                self.route(report)
         self._mailboxes.drop_if_closed(bracket.bracket_id)
 
     async def settle(self) -> None:

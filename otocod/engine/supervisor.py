@@ -145,6 +145,7 @@ class Supervisor:
             policy=lambda: self.policy,
             make_id=make_id,
             is_open=lambda: self.is_ready and not self.is_stopping and self._disk_alarm is None,
+            broker_clock_offset_us=lambda: self.reconciler.clock_offset_us,
         )
         self.is_ready = False
         self.is_stopping = False

@@ -23,6 +23,7 @@ from otocod.domain.commands import Member
 from otocod.domain.events import ComplexReport
 from otocod.domain.ids import AccountNumber, BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import OrderReport
+from otocod.domain.timing import EXIT_WINDOW_US
 from otocod.paper.errors import Refused as PaperRefused
 from otocod.ports.broker import (
     Confirmed,
@@ -226,6 +227,8 @@ class SimBroker:
                 if random.random() < 0.5:
                     world.later(there_s + back_s, settle, Unknown("HTTP 502"))
                 late_s = random.choice((1.0, 5.0, 12.0, 30.0)) * random.uniform(0.5, 1.2)
+                if late_s * 1_000_000 > EXIT_WINDOW_US:
+                    world.note_late(members)
                 world.later(late_s, self._late, kind, named, carry_out)
             case _:
                 world.later(there_s, arrive)

@@ -88,6 +88,10 @@ class Books:
         return [n for n in self.by_bracket[bracket_id] if self.orders[n]["status"] not in _TERMINAL]
 
 
+# Of these one is to be in `attention` when more was closed than opened.
+_TELLS_SURPLUS = ("opened the wrong way", "a fill came after the bracket was closed", "although the entry has not")
+
+
 def judge(truth: Json, dump: Json) -> list[str]:
     """Every violation, in full; empty is what is wanted."""
     books = Books(truth, dump)
@@ -142,15 +146,15 @@ def _bracket_safety(truth: Json, books: Books, bracket_id: str, bracket: Json) -
     known, real = _known_fills(bracket), books.fills(bracket_id)
     is_unheard = truth["late_fills"] and not real <= known
     surplus = {s: closed[s] - opened[s] for s in closed if closed[s] > opened[s]}
-    is_doubled = any(name in truth["doubled"] for name in names)
-    if surplus and not (truth["both_may_fill"] or bracket["protection"] == "unlinked" or is_doubled):
+    is_twofold = any(name in truth["doubled"] or name in truth["late"] for name in names)
+    if surplus and not (truth["both_may_fill"] or bracket["protection"] == "unlinked" or is_twofold):
         found.append(f"S5 exits filled beyond the entry: {surplus}")
     if (
         surplus
         and not is_unheard
         and bracket["state"] == "CLOSED"
         and bracket["outcome"] not in ("DOUBLE_EXIT", "RELEASED")
-        and not bracket["attention"]
+        and not any(text in (bracket["attention"] or "") for text in _TELLS_SURPLUS)
     ):
         found.append(f"S8 a surplus {surplus} is closed in silence as {bracket['outcome']}")
     if not known <= real:

@@ -42,6 +42,15 @@ REGRESSIONS = {
     23311: "an exit of an earlier run was heard of before the entry's fill, and its bracket froze for it",
     21217: "as 1397: a member that ended under a clock set back was not looked at for an hour",
     33002: "an id made by a decision whose commit was still under way was posted by the next one",
+    20312: "a clock that ran ahead at the acceptance made listings begin too late: a working stop was given up",
+    30368: "an exit filled although its entry had not, and the bracket was closed in silence",
+    30437: "a dead double stood for an order that a person had moved: it counted as ended while it worked",
+    34302: "a person's move was taken for ours that the broker had refused: the exit counted as refused",
+    34363: "as 30437, in a close",
+    43491: "the cancel of a double was taken for the order's own: not in force although it worked",
+    43512: "closed while the order in the place of one moved by a person had not been seen",
+    44555: "cancels went to the container of a double, which was gone already",
+    71459: "the end of an order on an id that its bracket had dropped was looked up again and again for ever",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 

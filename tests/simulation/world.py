@@ -148,6 +148,7 @@ class World:
         self.row_answers: dict[str, RequestAnswer] = {}
         self.posts: list[dict[str, Any]] = []
         self.doubled: set[str] = set()
+        self.late: set[str] = set()  # accepted after the window in which a lost exit is waited for
         self.alarms: list[str] = []
         self._posted: set[str] = set()
         self._ids = plan.random("ids")
@@ -293,6 +294,9 @@ class World:
         if len(self.posts) > _MOST_POSTS * self.plan.brackets:
             self.violation("F122 a runaway: too many orders")
 
+    def note_late(self, members: tuple[Member, ...]) -> None:
+        self.late.update(str(member.external_identifier) for member in members)
+
     def note_doubled(self, members: tuple[Member, ...]) -> None:
         self.doubled.update(str(member.external_identifier) for member in members)
 
@@ -426,6 +430,7 @@ class World:
             "orders": self.exchange.exchange_view(),
             "posts": self.posts,
             "doubled": sorted(self.doubled),
+            "late": sorted(self.late),
             "late_fills": self.plan.is_on("late_fills"),
             "both_may_fill": self.plan.is_on("both_exits") or self.plan.is_on("late_fills"),
             "rows": {

@@ -49,6 +49,7 @@ class Desk:
         self.gate = LastGate(Limits(frozenset({ACCOUNT}), orders_per_minute, 12))
         self.sent: list[Command] = []
         self.is_open = True
+        self.offset_us = 0
         self.made = 0
         self.mailboxes = Mailboxes(
             self.store,
@@ -69,6 +70,7 @@ class Desk:
             policy=lambda: POLICY,
             make_id=self._make_id,
             is_open=lambda: self.is_open,
+            broker_clock_offset_us=lambda: self.offset_us,
         )
         self.queue.take = self.intake.take
         self.task = asyncio.get_running_loop().create_task(self.intake.run())
@@ -190,6 +192,15 @@ async def test_row_that_may_not_enter_does_not_trouble_the_broker() -> None:
     desk.queue.put(row(0))
     await pass_s(10)
     assert desk.broker.calls == []
+
+
+async def test_bracket_is_looked_for_by_the_brokers_clock_from_ten_minutes_before_its_acceptance() -> None:
+    desk = Desk()
+    desk.offset_us = -86_400_000_000
+    desk.queue.put(plain())
+    await desk.answered(1)
+    (bracket,) = desk.mailboxes.brackets.values()
+    assert bracket.listed_from_us == START_US - 86_400_000_000 - 10 * MINUTE_S * 1_000_000
 
 
 async def test_row_that_waited_is_accepted_when_the_halt_ends() -> None:

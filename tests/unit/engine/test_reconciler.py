@@ -247,17 +247,12 @@ async def test_listing_of_one_account_says_nothing_about_another() -> None:
     assert bench.told == []
 
 
-async def test_listing_reaches_back_by_the_brokers_clock_when_that_is_behind() -> None:
+async def test_distance_to_the_brokers_clock_is_known_after_a_listing() -> None:
     bench = Bench()
     bench.broker.clock_offset_us = -90_000_000
-    await bench.lost()
-    for _ in range(2):
-        await bench.reconciler.list_fully(ACCOUNT, START_US)
-    assert [call.arguments["from_us"] for call in bench.searches] == [START_US, START_US - 90_000_000]
-    bench.broker.clock_offset_us = 90_000_000
-    for _ in range(2):
-        await bench.reconciler.list_fully(ACCOUNT, START_US)
-    assert bench.searches[-1].arguments["from_us"] == START_US, "never later than asked for"
+    await bench.reconciler.list_fully(ACCOUNT, START_US)
+    assert bench.reconciler.clock_offset_us == -90_000_000
+    assert bench.reconciler.oldest_us(ACCOUNT) == bench.clock.now_us() - 90_000_000 - LISTING_MARGIN_US
 
 
 async def test_listing_reaches_back_to_the_oldest_open_bracket_and_some_more() -> None:
