@@ -21,6 +21,8 @@ help:
 	@echo "make demo    the daemon against the paper broker, live on the terminal"
 	@echo "make test    the whole test suite"
 	@echo "make sim     simulated brackets under drawn faults: make sim SEEDS=1..1000"
+	@echo "make bench   from fill to wire and the rest, beside their floors; ten minutes"
+	@echo "make sim-long  200,000 of them"
 	@echo "make lint    format, lint, types, import contracts"
 	@echo "make format  rewrite the sources as make lint wants them"
 	@echo "make lock    pin dependencies anew"
@@ -62,6 +64,19 @@ SEEDS ?= 1..1000
 .PHONY: sim
 sim: $(STAMP)
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+# Some 200,000 brackets.
+LONG_SEEDS ?= 1000000..1059999
+
+.PHONY: sim-long
+sim-long: $(STAMP)
+	@$(BIN)/python -m tests.simulation --seeds $(LONG_SEEDS)
+
+BENCH_ARGS ?=
+
+.PHONY: bench
+bench: $(STAMP)
+	@$(BIN)/python -m tests.bench --json bench.json --plot $(BENCH_ARGS)
 
 .PHONY: lint
 lint: $(STAMP)

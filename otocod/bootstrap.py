@@ -3,49 +3,74 @@
 import asyncio
 import errno
 import fcntl
-import gc
 import json
 import os
+import random
 import resource
 import signal
+import socket
+import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.exc import DBAPIError
 
 from otocod import __version__, config, logs
+from otocod.adapters import metrics
 from otocod.adapters.admin import AdminSocket
+from otocod.adapters.alerts import routes as alert_routes
+from otocod.adapters.alerts.channels import channels_of
+from otocod.adapters.alerts.deadman import DeadMan
+from otocod.adapters.alerts.dispatcher import Dispatcher, QuietHours
 from otocod.adapters.clock import SystemClock
+from otocod.adapters.collector import Collector
+from otocod.adapters.doctor import Surroundings, alert_checks, check, surroundings_checks
+from otocod.adapters.metrics import Metrics, MetricsPort, ObservedStore
 from otocod.adapters.queue import landlock
 from otocod.adapters.queue.init import check_directory, init_queue
 from otocod.adapters.queue.reader import QueueReader
 from otocod.adapters.queue.rows import Answer, AnswerStatus, HandedRow, QueueRow
 from otocod.adapters.queue.worker import QueueAlarm
-from otocod.adapters.sqlite.check import NotFit, require_fit, sqlite_note
+from otocod.adapters.sqlite.check import NotFit, require_fit
+from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
 from otocod.adapters.sqlite.migrate import SchemaTooNew, WrongIdentity, check_identity, upgrade
 from otocod.adapters.sqlite.reading import SqliteReadModel
 from otocod.adapters.sqlite.store import SqliteStore
+from otocod.adapters.sqlite.usage import usage_since
 from otocod.adapters.systemd import notify, notify_reloading, watchdog_interval_s
 from otocod.adapters.tastytrade.auth import Authenticator, LoginFailures, Secrets, TokenService
 from otocod.adapters.tastytrade.http import Timeouts, Transport
+from otocod.adapters.tastytrade.quotestream import DxLinkQuotes
+from otocod.adapters.tastytrade.quotetokens import QuoteTokens
+from otocod.adapters.tastytrade.reading import Reader
 from otocod.adapters.tastytrade.rest import TastytradeBroker
+from otocod.adapters.tastytrade.sessions import BrokerSessions
 from otocod.adapters.tastytrade.streamer import StreamerTimes, TastytradeStreamer
-from otocod.config import Loaded, Settings
+from otocod.adapters.tastytrade.streamer_symbols import StreamerSymbols
+from otocod.adapters.zones import is_zone, zone_offsets
+from otocod.config import AlertSettings, Environment, LimitSettings, Loaded, Settings, config_path
 from otocod.domain.brackets import OnDoubleExit, OnUnprotectable, Policy
 from otocod.domain.ids import BracketId, RequestId
+from otocod.engine.health import Health, engine_checks
+from otocod.engine.limits import DAY_US, RiskLimits
 from otocod.engine.operator import OperatorService
 from otocod.engine.supervisor import EngineSettings, Supervisor, accounts_of
 from otocod.ports.admin import JsonList, JsonObject
 from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
-from otocod.ports.store import Alarm, Setting, Store
+from otocod.ports.store import Alarm, BracketChange, Setting, Store
 
 log = logs.get_log(__name__)
 
 EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, EXIT_RUNNING, EXIT_CONFIGURATION = 0, 1, 4, 75, 78
 _LOGIN_FAILURES = "login_failures"
 _WARM_EVERY_S = 30.0
+# Of the 10 s that a stop may take: for alarms that the disk did not take and that would be lost with the process.
+_FLUSH_S = 1.0
 
 
 class _AlreadyRunning(Exception):
@@ -61,7 +86,7 @@ def run(loaded: Loaded) -> int:
     logs.configure(
         settings.log_format,
         settings.log_level,
-        secrets=(settings.client_secret.reveal(), settings.refresh_token.reveal()),
+        secrets=(settings.client_secret.reveal(), settings.refresh_token.reveal(), *settings.alerts.secrets),
         accounts=settings.accounts,
     )
     for warning in loaded.warnings:
@@ -80,8 +105,16 @@ def run(loaded: Loaded) -> int:
         return _refuse(EXIT_REFUSED, error.refusals)
     except (OSError, ValueError) as error:
         return _refuse(EXIT_REFUSED, (f"{settings.data_dir}: {getattr(error, 'strerror', None) or error}",))
+    except (sqlite3.Error, DBAPIError) as error:
+        return _refuse(EXIT_REFUSED, (_damaged(settings, getattr(error, "orig", None) or error),))
     try:
         return _run_loop(_Daemon(loaded).live)
+    except Exception as error:
+        damage = _damage_in(error)
+        if damage is None:
+            raise
+        # Starting again would end here again: a status that systemd does not restart after.
+        return _refuse(EXIT_REFUSED, (_damaged(settings, damage.detail),))
     finally:
         os.close(lock)
 
@@ -90,6 +123,17 @@ def _refuse(status: int, reasons: Iterable[str]) -> int:
     for reason in reasons:
         log.error("start_refused", reason=reason)
     return status
+
+
+def _damaged(settings: Settings, what: object) -> str:
+    return f"{settings.state_db} is damaged: {what}; restore a backup, then `otocod reconcile`"
+
+
+def _damage_in(error: BaseException) -> DiskFailed | None:
+    """A damaged database among what ended the daemon."""
+    if isinstance(error, BaseExceptionGroup):
+        return next(filter(None, map(_damage_in, error.exceptions)), None)
+    return error if isinstance(error, DiskFailed) and error.kind is FailureKind.CORRUPT else None
 
 
 class _QueueUnsafe(Exception):
@@ -148,6 +192,18 @@ def _run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return runner.run(main())
 
 
+def places_of(settings: Settings, environ: Mapping[str, str]) -> Surroundings:
+    credentials = environ.get("CREDENTIALS_DIRECTORY")
+    return Surroundings(
+        data_dir=settings.data_dir,
+        queue=settings.queue,
+        socket=settings.socket,
+        is_production=settings.environment is Environment.PRODUCTION,
+        credentials=Path(credentials) if credentials else None,
+        config=config_path(None, environ)[0],
+    )
+
+
 class _Daemon:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
@@ -156,11 +212,19 @@ class _Daemon:
         self.started_us = self.clock.now_us()
         self.auth: Authenticator | None = None
         self.supervisor: Supervisor | None = None
+        self.alerts: Dispatcher | None = None
+        self.deadman: DeadMan | None = None
         self._warming: asyncio.Task[None] | None = None
 
     async def live(self) -> int:
         settings = self.settings
-        store = await SqliteStore.open(settings.state_db, on_disk_full=self._disk_full)
+        stored = await SqliteStore.open(settings.state_db, on_disk_full=self._disk_full)
+        self.alerts = alerts = _dispatcher(settings, stored, self.clock)
+        await alerts.open()
+        figures = Metrics(
+            environment=settings.environment.value, alerts=alerts.figures, alarms=lambda: dict(alerts.raised)
+        )
+        store = ObservedStore(stored, lambda change: self._committed(change, figures))
         transport = Transport(
             settings.api_url,
             self.clock,
@@ -177,35 +241,65 @@ class _Daemon:
             self.clock,
             times=StreamerTimes(heartbeat_interval_s=settings.heartbeat_interval_s),
         )
-        queue = _Queue(settings.queue, self.clock, self._queue_alarm(store))
+        queue = _Queue(settings.queue, self.clock, self._queue_alarm, figures.request_answered)
         self.supervisor = supervisor = Supervisor(
             settings=self._engine_settings(),
             broker=broker,
             streamer=streamer,
             store=store,
             clock=self.clock,
-            notifier=_LoggedAlarms(store),
+            notifier=alerts,
             queue=queue,
             make_id=_new_bracket_id,
             drain_broker=broker.drain,
             on_ready=lambda: self._ready(broker),
+            feed=_quote_feed(transport, auth, self.clock),
+            sessions=BrokerSessions(Reader(transport, auth), self.clock, settings.data_dir / "sessions.json"),
+            zone_offsets=zone_offsets,
+            is_zone=is_zone,
         )
+        figures.supervisor = supervisor
+        supervisor.executor.on_answered = figures.answered
+        await self._load_usage(supervisor)
+        self.deadman = deadman = self._dead_man(settings.alerts)
         reads = SqliteReadModel(settings.state_db, self.clock)
-        admin = AdminSocket(OperatorService(supervisor, reads, self), settings.socket)
+        admin = AdminSocket(
+            OperatorService(supervisor, reads, self),
+            settings.socket,
+            (*metrics.routes(figures), *alert_routes.routes(alerts, deadman, settings.state_db, self.clock)),
+        )
+        port = MetricsPort(figures, settings.metrics.port) if settings.metrics.port else None
         self._catch_signals(supervisor)
         try:
             await admin.start()
+            if port is not None:
+                await port.start()
             await queue.start(supervisor.intake.take)
             async with asyncio.TaskGroup() as group:
-                watchdog = group.create_task(_watchdog())
-                await supervisor.run()
-                watchdog.cancel()
+                beside = [
+                    group.create_task(_watchdog()),
+                    group.create_task(alerts.run()),
+                    group.create_task(self._health(supervisor, auth).run()),
+                ]
+                if deadman is not None:
+                    beside.append(group.create_task(deadman.run()))
+                try:
+                    await supervisor.run()
+                finally:
+                    await alerts.flush(_FLUSH_S)
+                    for task in beside:
+                        task.cancel()
         finally:
             notify("STOPPING=1")
             if self._warming is not None:
                 self._warming.cancel()
             await queue.stop()
             await admin.stop()
+            if port is not None:
+                await port.stop()
+            await alerts.close()
+            if deadman is not None:
+                await deadman.close()
             await auth.close()
             await transport.close()
             await store.close()
@@ -231,26 +325,67 @@ class _Daemon:
             orders_per_minute=settings.orders_per_minute,
             orders_per_bracket=settings.orders_per_bracket,
             policy=_policy(settings),
+            limits=_limits(settings.limits),
         )
 
+    def _committed(self, change: BracketChange, figures: Metrics) -> None:
+        figures.committed(change)
+        if self.supervisor is not None:
+            self.supervisor.risk.note_closed(change.after.bracket_id, change.after.outcome)
+
+    async def _load_usage(self, supervisor: Supervisor) -> None:
+        """Risk limits of a day hold over restarts."""
+        day_began_us = self.clock.now_us() // DAY_US * DAY_US
+        supervisor.risk.load(*await asyncio.to_thread(usage_since, self.settings.state_db, day_began_us))
+
+    def _health(self, supervisor: Supervisor, auth: Authenticator) -> Health:
+        def login_refused() -> str | None:
+            return f"log-in refused {auth.failures.count} times" if auth.is_refused else None
+
+        return Health(
+            self.clock,
+            supervisor.notifier,
+            supervisor.mailboxes,
+            supervisor.streamer,
+            supervisor.reconciler,
+            is_ready=lambda: supervisor.is_ready,
+            login_refused=login_refused,
+            streamer_dead_s=self.settings.alerts.streamer_dead_s,
+        )
+
+    def _dead_man(self, settings: AlertSettings) -> DeadMan | None:
+        if settings.deadman_url is None:
+            return None
+        return DeadMan(settings.deadman_url.reveal(), settings.deadman_interval_s, self._silence)
+
+    def _silence(self) -> str | None:
+        """Why the outside watcher is to ring."""
+        assert self.supervisor is not None and self.alerts is not None
+        if not self.supervisor.is_ready:
+            return f"not ready: waiting for {self.supervisor.waiting_for}"
+        late = self.alerts.late(self.clock.now_us())
+        return None if late is None else f"alerts do not arrive: {late}"
+
     def _ready(self, broker: TastytradeBroker) -> None:
-        # What the start built stays for life; a collection in the middle of a fill should not walk through it.
-        gc.collect()
-        gc.freeze()
+        collector = Collector()
+        collector.begin()
         logs.emit_ready(pid=os.getpid(), data_dir=str(self.settings.data_dir))
         notify("READY=1")
-        self._warming = asyncio.get_running_loop().create_task(_keep_warm(broker))
+        self._warming = asyncio.get_running_loop().create_task(_keep_ready(broker, collector))
 
-    def _queue_alarm(self, store: Store) -> Callable[[QueueAlarm], None]:
-        def tell(alarm: QueueAlarm) -> None:
-            log.error("queue_alarm", told=alarm.text, kind=alarm.kind.value)
-            store.commit(Alarm(self.clock.now_us(), f"queue_{alarm.kind.value.lower()}", alarm.text))
-
-        return tell
+    def _queue_alarm(self, alarm: QueueAlarm) -> None:
+        log.error("queue_alarm", told=alarm.text, kind=alarm.kind.value)
+        self._alarm(f"queue_{alarm.kind.value.lower()}", alarm.text)
 
     def _disk_full(self) -> None:
         text = f"the disk of {self.settings.data_dir} is full: no new entries until there is room, exits go on"
-        log.error("alarm", code="disk_full", told=text, bracket_id=None)
+        self._alarm("disk_full", text)
+
+    def _alarm(self, code: str, text: str) -> None:
+        if self.alerts is None:
+            log.error("alarm", code=code, told=text, bracket_id=None)
+        else:
+            self.alerts.alarm(Alarm(self.clock.now_us(), code, text))
 
     def _catch_signals(self, supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()
@@ -280,6 +415,7 @@ class _Daemon:
         self.settings = reloaded.settings
         if self.supervisor is not None:
             self.supervisor.policy = _policy(reloaded.settings)
+            self.supervisor.risk.limits = _limits(reloaded.settings.limits)
             self.supervisor.reconciler.interval_s = reloaded.settings.reconcile_interval_s
         return {"applied": list(reloaded.applied), "needs_restart": list(reloaded.needs_restart), "problems": []}
 
@@ -295,38 +431,47 @@ class _Daemon:
         }
 
     async def doctor(self) -> JsonList:
-        note = sqlite_note()
-        supervisor = self.supervisor
-        assert supervisor is not None
-        offset_s = abs(self.clock.wall_offset_us) / 1_000_000
-        broker_offset_s = abs(supervisor.reconciler.clock_offset_us) / 1_000_000
-        streamer_ok = supervisor.streamer.is_healthy
+        assert self.supervisor is not None and self.auth is not None and self.alerts is not None
+        now_us = self.clock.now_us()
+        is_production = self.settings.environment is Environment.PRODUCTION
         return [
-            _check("ready", supervisor.is_ready, supervisor.waiting_for or "reconciled", "see `otocod status`"),
-            _check("streamer", streamer_ok, "healthy" if streamer_ok else "silent or down", "it reconnects by itself"),
-            _check(
-                "log-in",
-                supervisor.login_refused is None,
-                supervisor.login_refused or "accepted",
-                "check the credentials, then SIGHUP",
+            *engine_checks(self.supervisor),
+            _token_check(self.auth, now_us),
+            _wall_clock_check(self.clock),
+            *alert_checks(
+                self.alerts.channels,
+                has_deadman=self.deadman is not None,
+                late=self.alerts.late(now_us),
+                is_production=is_production,
             ),
-            _check("clock step", offset_s < 1, f"{offset_s:.3f} s off the wall clock", "check NTP"),
-            _check("broker clock", broker_offset_s < 2, f"{broker_offset_s:.0f} s off the broker's", "check NTP"),
-            _check("sqlite", True, note or "no known fault", ""),
-            _check(
+            check(
                 "confinement",
                 _can_confine(),
                 "Landlock" if _can_confine() else "no Landlock",
                 "use a kernel with Landlock, or keep the queue private",
             ),
+            *await asyncio.to_thread(surroundings_checks, places_of(self.settings, os.environ), os.environ),
         ]
 
     async def reload(self) -> JsonObject:
         return self._reload()
 
 
-def _check(name: str, is_ok: bool, detail: str, remedy: str) -> JsonObject:
-    return {"check": name, "ok": is_ok, "detail": detail, "remedy": "" if is_ok else remedy}
+def _token_check(auth: Authenticator, now_us: int) -> JsonObject:
+    remedy = "check the two credentials at the broker, then `systemctl reload otocod`; do not try often: it locks"
+    if auth.is_refused:
+        return check("log-in", False, f"refused {auth.failures.count} times", remedy)
+    if auth.token_ends_us is None:
+        return check("log-in", False, "there is no token yet", "see whether the broker can be reached: otocod status")
+    left_s = (auth.token_ends_us - now_us) / 1_000_000
+    return check("log-in", left_s > 0, f"the token is good for {left_s:.0f} s and renewed before", remedy)
+
+
+def _wall_clock_check(clock: SystemClock) -> JsonObject:
+    offset_s = abs(clock.wall_offset_us) / 1_000_000
+    return check(
+        "clock step", offset_s < 1, f"{offset_s:.3f} s off the wall clock", "enable NTP: timedatectl set-ntp true"
+    )
 
 
 def _policy(settings: Settings) -> Policy:
@@ -346,6 +491,16 @@ def _new_bracket_id() -> BracketId:
     return BracketId(str(uuid.UUID(int=value)))
 
 
+def _quote_feed(transport: Transport, auth: Authenticator, clock: SystemClock) -> DxLinkQuotes:
+    reader = Reader(transport, auth)
+    return DxLinkQuotes(
+        QuoteTokens(reader, clock),
+        StreamerSymbols(reader),
+        clock,
+        on_failure=lambda error: log.error("quotes_failed", error=repr(error)),
+    )
+
+
 async def _watchdog() -> None:
     """Tells systemd that the loop turns. The broker's health is no reason to be restarted."""
     interval_s = watchdog_interval_s(os.environ)
@@ -356,6 +511,12 @@ async def _watchdog() -> None:
         await asyncio.sleep(interval_s)
 
 
+async def _keep_ready(broker: TastytradeBroker, collector: Collector) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(_keep_warm(broker))
+        group.create_task(collector.run())
+
+
 async def _keep_warm(broker: TastytradeBroker) -> None:
     """An exit must not wait for a new connection: idle ones close after 50 s."""
     while True:
@@ -363,21 +524,43 @@ async def _keep_warm(broker: TastytradeBroker) -> None:
         await asyncio.sleep(_WARM_EVERY_S)
 
 
-class _LoggedAlarms:
-    """Implements ports.notifier.Notifier: the log and the alarms table."""
+def _dispatcher(settings: Settings, store: Store, clock: SystemClock) -> Dispatcher:
+    alerts = settings.alerts
+    hours = alerts.quiet_hours
+    return Dispatcher(
+        store,
+        settings.state_db,
+        clock,
+        channels_of(alerts),
+        host=socket.gethostname(),
+        environment=settings.environment.value,
+        repeat_s=alerts.repeat_s,
+        quiet=None if hours is None else QuietHours(*hours, ZoneInfo(alerts.quiet_zone)),
+        uniform=random.random,
+    )
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
 
-    def alarm(self, alarm: Alarm) -> None:
-        log.error("alarm", code=alarm.code, told=alarm.text, bracket_id=alarm.bracket_id)
-        self._store.commit(alarm)
+def _limits(settings: LimitSettings) -> RiskLimits:
+    return RiskLimits(
+        open_brackets=settings.open_brackets,
+        open_contracts=settings.open_contracts,
+        risk_per_bracket=settings.risk_per_bracket,
+        risk_per_day=settings.risk_per_day,
+        orders_per_day=settings.orders_per_day,
+    )
 
 
 class _Queue:
     """Implements ports.requests.RequestQueue over the confined reader."""
 
-    def __init__(self, path: Path, clock: SystemClock, on_alarm: Callable[[QueueAlarm], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        clock: SystemClock,
+        on_alarm: Callable[[QueueAlarm], None],
+        on_answers: Callable[[Sequence[RequestAnswer]], None],
+    ) -> None:
+        self._on_answers = on_answers
         self._take: Callable[[Sequence[QueuedRequest | SpoiledRequest]], None] | None = None
         self._reader = QueueReader(
             path,
@@ -400,6 +583,7 @@ class _Queue:
 
     def answer(self, answers: Sequence[RequestAnswer]) -> None:
         self._reader.answer([_answer(answer) for answer in answers])
+        self._on_answers(answers)
 
 
 def _request(row: HandedRow) -> QueuedRequest | SpoiledRequest:

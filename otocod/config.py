@@ -13,10 +13,14 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import time
+from decimal import Decimal
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, TypeAdapter
 from pydantic import ValidationError as PydanticError
@@ -90,6 +94,12 @@ class OnDoubleExit(StrEnum):
 class OnUnprotectable(StrEnum):
     CLOSE = "close"
     ALERT = "alert"
+
+
+class SmtpSecurity(StrEnum):
+    STARTTLS = "starttls"
+    TLS = "tls"
+    NONE = "none"
 
 
 class LogFormat(StrEnum):
@@ -179,6 +189,37 @@ def _version_or_none(value: object) -> object:
     return value
 
 
+def _addresses(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise _invalid("must be e-mail addresses: a list in the file, comma-separated in the environment")
+    addresses = tuple(part.strip() for part in parts if part.strip())
+    for address in addresses:
+        _address(address)
+    return addresses
+
+
+def _address(address: str) -> str:
+    # It becomes a header and an SMTP command; whether there is a mailbox only the server knows.
+    if address and not re.fullmatch(r"[^\s@<>,;:\"]{1,64}@[A-Za-z0-9.-]{1,255}", address):
+        raise _invalid(f"no e-mail address: {address!r}")
+    return address
+
+
+def _time_of_day(value: object) -> object:
+    if not isinstance(value, str) or not re.fullmatch(r"|([01][0-9]|2[0-3]):[0-5][0-9]", value):
+        raise _invalid("must be a time of day as HH:MM in quotes, or empty")
+    return value
+
+
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, ZoneInfoNotFoundError):
+        raise _invalid("must be a time zone such as America/New_York") from None
+    return name
+
+
 AcceptVersion = Annotated[str | None, BeforeValidator(_version_or_none)]
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Url = Annotated[str, AfterValidator(_no_trailing_slash)]
@@ -194,6 +235,82 @@ class AcceptVersions(BaseModel):
     # The sandbox has answered order placement with 404 when the header was present.
     sandbox: Annotated[AcceptVersion, About("API version asked of the sandbox", "YYYYMMDD")] = None
     production: Annotated[AcceptVersion, About("API version asked of production", "YYYYMMDD")] = "20261012"
+
+
+_Money = Annotated[Decimal, BeforeValidator(_not_bool)]
+_TimeOfDay = Annotated[str, BeforeValidator(_time_of_day)]
+
+
+class LimitSettings(BaseModel):
+    """Section `limits`: what new entries may add up to; 0 is no limit. They never hold back an exit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    open_brackets: Annotated[int, About("most brackets open at once", "brackets, 0: any", 0, 1_000_000, live=True)] = 0
+    open_contracts: Annotated[
+        int, About("most contracts of all legs in open brackets", "contracts, 0: any", 0, 10_000_000, live=True)
+    ] = 0
+    risk_per_bracket: Annotated[
+        _Money, About("most that one bracket may lose", "dollars, 0: any", 0, 1_000_000_000, live=True)
+    ] = Decimal(0)
+    risk_per_day: Annotated[
+        _Money, About("most that the brackets entered in one day may lose", "dollars, 0: any", 0, 1e9, live=True)
+    ] = Decimal(0)
+    # Above 390 orders a day on the average of a month a person counts as a professional for option exchanges.
+    orders_per_day: Annotated[
+        int, About("orders of a day after which no new entry leaves", "orders, 0: any", 0, 1_000_000, live=True)
+    ] = 0
+
+
+class AlertSettings(BaseModel):
+    """Section `alerts`: where alarms go. Addresses that hold a secret are credentials, as passwords are."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    webhook_url: Annotated[Secret | None, About("where alerts are posted as JSON; credential otocod-webhook-url")] = (
+        None
+    )
+    webhook_token: Annotated[Secret | None, About("bearer token sent along; credential otocod-webhook-token")] = None
+    smtp_host: Annotated[str, About("mail server; empty: no e-mail")] = ""
+    smtp_port: Annotated[int, About("its port", "", 1, 65535)] = 587
+    smtp_security: Annotated[SmtpSecurity, About("starttls, tls, or none on loopback")] = SmtpSecurity.STARTTLS
+    smtp_user: Annotated[str, About("user at the mail server; empty: no log-in")] = ""
+    smtp_password: Annotated[Secret | None, About("its password, from the credential otocod-smtp-password")] = None
+    email_from: Annotated[str, AfterValidator(_address), About("sender of alerts")] = ""
+    email_to: Annotated[tuple[str, ...], BeforeValidator(_addresses), About("who gets alerts by e-mail")] = ()
+    apprise_urls: Annotated[
+        Secret | None, About("services of apprise, blank-separated; credential otocod-apprise-urls")
+    ] = None
+    deadman_url: Annotated[
+        Secret | None, About("pinged while all is well, so that silence rings; credential otocod-deadman-url")
+    ] = None
+    deadman_interval_s: Annotated[float, About("how often it is pinged", "s", 1, 3600)] = 60
+    repeat_s: Annotated[float, About("the same alarm again is not sent for so long", "s", 0, 604_800)] = 3600
+    # Long enough for a reconnect of the broker's own making, short enough for a person to act.
+    streamer_dead_s: Annotated[float, About("how long the account streamer may be away", "s", 1, 3600)] = 60
+    quiet_from: Annotated[_TimeOfDay, About("only critical alerts from then on; empty: always all", "HH:MM")] = ""
+    quiet_until: Annotated[_TimeOfDay, About("and from then on all again", "HH:MM")] = ""
+    quiet_zone: Annotated[str, AfterValidator(_zone), About("time zone of the quiet hours")] = "UTC"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown, for whoever masks output."""
+        found = (self.webhook_url, self.webhook_token, self.smtp_password, self.apprise_urls, self.deadman_url)
+        return tuple(each.reveal() for each in found if each is not None)
+
+    @property
+    def quiet_hours(self) -> tuple[time, time] | None:
+        if not self.quiet_from or not self.quiet_until:
+            return None
+        return time.fromisoformat(self.quiet_from), time.fromisoformat(self.quiet_until)
+
+
+class MetricsSettings(BaseModel):
+    """Section `metrics`. They are always served on the admin socket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    port: Annotated[int, About("port on 127.0.0.1 that serves /metrics; 0: none", "", 0, 65535)] = 0
 
 
 class Settings(BaseSettings):
@@ -243,6 +360,9 @@ class Settings(BaseSettings):
         LogLevel.INFO
     )
     accept_versions: AcceptVersions = AcceptVersions()
+    limits: LimitSettings = LimitSettings()
+    alerts: AlertSettings = AlertSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -314,8 +434,21 @@ _FIXED_URLS: Mapping[Environment, Mapping[str, str]] = {
     },
 }
 _SCHEMES = {"api_url": ("http", "https"), "streamer_url": ("ws", "wss")}
-_CREDENTIALS = {"client_secret": "otocod-client-secret", "refresh_token": "otocod-refresh-token"}
-_SECTIONS: Mapping[str, type[BaseModel]] = {"accept_versions": AcceptVersions}
+_CREDENTIALS = {
+    "client_secret": "otocod-client-secret",
+    "refresh_token": "otocod-refresh-token",
+    "alerts.webhook_url": "otocod-webhook-url",
+    "alerts.webhook_token": "otocod-webhook-token",
+    "alerts.smtp_password": "otocod-smtp-password",
+    "alerts.apprise_urls": "otocod-apprise-urls",
+    "alerts.deadman_url": "otocod-deadman-url",
+}
+_SECTIONS: Mapping[str, type[BaseModel]] = {
+    "accept_versions": AcceptVersions,
+    "limits": LimitSettings,
+    "alerts": AlertSettings,
+    "metrics": MetricsSettings,
+}
 
 
 def _about_settings() -> dict[str, About]:
@@ -402,8 +535,21 @@ def reload(current: Settings, fresh: Settings) -> Reloaded:
     """`current` with those settings of `fresh` that may change while the daemon runs."""
     changed = [name for name in ABOUT if _value(current, name) != _value(fresh, name)]
     applied = tuple(name for name in changed if ABOUT[name].live)
-    settings = current.model_copy(update={name: _value(fresh, name) for name in applied})
+    settings = current.model_copy(update=_sections_with(current, fresh, applied))
     return Reloaded(settings, applied, tuple(name for name in changed if not ABOUT[name].live))
+
+
+def _sections_with(current: Settings, fresh: Settings, names: Sequence[str]) -> dict[str, Any]:
+    """The changed top-level settings; a section is one, with only these of its fields changed."""
+    changed: dict[str, Any] = {}
+    for name in names:
+        section, _, key = name.rpartition(".")
+        if section:
+            base = changed.get(section, getattr(current, section))
+            changed[section] = base.model_copy(update={key: _value(fresh, name)})
+        else:
+            changed[name] = _value(fresh, name)
+    return changed
 
 
 def config_path(config: Path | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
@@ -444,7 +590,8 @@ def _gather_file(gathering: _Gathering, config: Path | None) -> None:
     except OSError as error:
         gathering.problems.append(f"{path}: cannot be read: {error.strerror}")
         return
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # ValueError: TOML's and Unicode's own errors, and a number too long to convert. RecursionError: nesting.
+    except (ValueError, RecursionError) as error:
         gathering.problems.append(f"{path}: is not TOML: {sanitise(str(error), 200)}")
         return
     for name, value in _flattened(document, gathering, str(path)):
@@ -514,6 +661,8 @@ def _gather_secrets(gathering: _Gathering, environment: Environment | None) -> N
         elif in_environ is not None:
             gathering.give(name, Secret(str(in_environ).strip()), variable)
             gathering.warnings.append(f"{name}: {variable} is visible to child processes; {_where_secrets_go(name)}")
+        elif "." in name:
+            continue  # nothing but alerts need it, and they only if they are wanted
         elif environment is Environment.PAPER:
             # The paper broker takes any.
             gathering.give(name, Secret(f"paper-{name.replace('_', '-')}"), "placeholder for paper")
@@ -610,7 +759,46 @@ def _contradictions(valid: Mapping[str, Any]) -> list[str]:
             problem = _address_problem(environment, name, valid[name])
             if problem:
                 problems.append(f"{name}: {problem}")
-    return problems + _path_problems(valid)
+    return [*problems, *_path_problems(valid), *_alert_problems(valid)]
+
+
+def _alert_problems(valid: Mapping[str, Any]) -> Iterator[str]:
+    given = {name.removeprefix("alerts."): value for name, value in valid.items() if name.startswith("alerts.")}
+    for name in ("webhook_url", "deadman_url"):
+        if name in given and not _is_safe_url(given[name].reveal()):
+            # Not shown: the address is a secret by itself.
+            yield f"alerts.{name}: must be an https:// address, or http:// on loopback"
+    host, security = given.get("smtp_host"), given.get("smtp_security")
+    if host and not (given.get("email_from") and given.get("email_to")):
+        yield "alerts.smtp_host: alerts.email_from and alerts.email_to are needed with it"
+    if given.get("email_to") and not host:
+        yield "alerts.email_to: alerts.smtp_host is needed with it"
+    if host and security is SmtpSecurity.NONE and not _is_loopback(host):
+        yield "alerts.smtp_security: none would send alerts in the clear; use starttls or tls, or a server on loopback"
+    if bool(given.get("smtp_user")) != ("smtp_password" in given):
+        yield "alerts.smtp_user: a user and the credential otocod-smtp-password belong together"
+    if bool(given.get("quiet_from")) != bool(given.get("quiet_until")):
+        yield "alerts.quiet_from: quiet_from and quiet_until belong together"
+    if "webhook_token" in given and "webhook_url" not in given:
+        yield "alerts.webhook_token: there is no alerts.webhook_url to send it to"
+    if "apprise_urls" in given and find_spec("apprise") is None:
+        yield "alerts.apprise_urls: apprise is not installed; add it with: pip install 'otocod[apprise]'"
+
+
+def _is_safe_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return False
+    return host is not None and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _address_problem(environment: Environment, name: str, url: str) -> str | None:
@@ -633,8 +821,8 @@ def _is_plain_loopback(parts: SplitResult, schemes: tuple[str, ...]) -> bool:
     host, _ = parts.hostname, parts.port
     if parts.scheme not in schemes or host is None or parts.username is not None or parts.query or parts.fragment:
         return False
-    # A name other than this one may resolve to anything.
-    return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    # A name other than localhost may resolve to anything.
+    return _is_loopback(host)
 
 
 def _path_problems(valid: Mapping[str, Any]) -> list[str]:

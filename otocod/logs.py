@@ -31,6 +31,9 @@ EVENTS: Mapping[str, str] = {
     "acceptance_failed": "a request could not be committed; its row stays NEW and is tried again",
     "admin_call_failed": "an operator's call ended in a bug of ours; nothing was changed",
     "alarm": "a person must look; `code` and `told` say at what",
+    "alert_failed": "an alert could not be delivered on one channel; it is kept and tried again",
+    "alert_sent": "alerts were delivered on one channel",
+    "alert_unsaved": "the database did not take an alarm; it is sent from memory",
     "bracket_event": "a bracket moved on or noted something; `told` is the journal's word",
     "capability_learned": "the broker proved to take, or not to take, a mode of protection",
     "capability_unproved": "a dry-run of a mode of protection had no clear answer",
@@ -41,11 +44,16 @@ EVENTS: Mapping[str, str] = {
     "configuration_problem": "a setting cannot be used; the old one stays",
     "configuration_warning": "a setting works and should be looked at",
     "database_upgraded": "state.db has a new schema; the old file was copied first",
+    "deadman_failed": "the outside watcher could not be reached; the ping goes on",
+    "deadman_silent": "the outside watcher is not pinged, so that it rings; `why` says what is wrong",
     "decision_failed": "a bracket could not decide on what it was told: a bug; it is frozen",
-    "halted": "no new entries until `otocod resume`",
+    "halt_applied": "a halt has an entry cancelled or a position closed",
+    "halted": "what `level` names is stopped until `otocod resume`",
     "library_message": "a library had something to say; its words are in `text`",
+    "metrics_failed": "the metrics' port cannot be served; everything else goes on",
     "order_denied": "the last gate kept an order from leaving: a bug; its bracket is frozen",
     "queue_alarm": "the queue file is locked, damaged or was moved aside",
+    "quotes_failed": "the quote feed met an error that is a bug; it goes on, and nothing waits for it",
     "read_failed": "one query of the broker failed; it proves nothing and is asked again",
     "ready": "the broker has been reconciled and requests are taken",
     "reconcile_failed": "a listing failed and is tried again",
@@ -53,6 +61,7 @@ EVENTS: Mapping[str, str] = {
     "request_accepted": "a queue row became a bracket",
     "request_rejected": "a queue row was answered with its reasons",
     "resumed": "new entries are allowed again",
+    "sessions_unknown": "the market's sessions could not be read; those known before, or by rule, count",
     "settings_reloaded": "SIGHUP: what changed at once and what needs a restart",
     "start_refused": "the daemon does not start; the reason and the mending command follow",
     "stopped": "orderly stop; working orders stay at the broker",
@@ -63,6 +72,7 @@ EVENTS: Mapping[str, str] = {
     "stream_oddity": "a message of the streamer could not be read whole; its order is read by REST",
     "stream_up": "the account streamer is subscribed",
     "task_failed": "a task of the daemon ended that must not; the daemon ends to be started whole",
+    "time_exit_unknown": "when a time exit is due cannot be told yet: calendar or time zone do not say",
 }
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -197,6 +207,11 @@ def configure(
 def hide(secret: str) -> None:
     """Keep a secret that came up at run time, such as an access token, out of every later line."""
     _state.masker.hide_secret(secret)
+
+
+def masked(text: str) -> str:
+    """The text as a line would show it: for what leaves by other ways than the log."""
+    return _state.masker.text(text)
 
 
 def emit_ready(**fields: Any) -> None:

@@ -16,14 +16,14 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from aiohttp import web
 
 from otocod import story
 from otocod.logs import get_log
-from otocod.ports.admin import AdminRefused, AdminService, BrokerUnreachable, JsonObject, NoSuchBracket
+from otocod.ports.admin import AdminFailed, AdminRefused, AdminService, BrokerUnreachable, JsonObject, NoSuchBracket
 
 log = get_log(__name__)
 
@@ -48,10 +48,11 @@ class BadCall(Exception):
 class AdminSocket:
     """Serves `service` at `path` from start() to stop(). The caller holds the daemon's lock: a file there is stale."""
 
-    def __init__(self, service: AdminService, path: Path) -> None:
+    def __init__(self, service: AdminService, path: Path, more: Iterable[web.RouteDef] = ()) -> None:
+        """`more`: routes of parts beside the service, such as metrics."""
         self._path = path
         self._runner = web.AppRunner(
-            application(service), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
+            application(service, more), access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_S
         )
 
     async def start(self) -> None:
@@ -96,8 +97,8 @@ def _bound(path: Path) -> socket.socket:
     return listener
 
 
-def application(service: AdminService) -> web.Application:
-    app = web.Application(middlewares=[_failures], client_max_size=BODY_MAX_BYTES)
+def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web.Application:
+    app = web.Application(middlewares=[failures], client_max_size=BODY_MAX_BYTES)
     routes = _Routes(service)
     app.add_routes(
         [
@@ -121,13 +122,14 @@ def application(service: AdminService) -> web.Application:
             web.get("/v1/doctor", routes.doctor),
             web.post("/v1/backup", routes.backup),
             web.post("/v1/reload", routes.reload),
+            *more,
         ]
     )
     return app
 
 
 @web.middleware
-async def _failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+async def failures(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every failure becomes one object; what it was about inside stays in the log."""
     try:
         return await handler(request)
@@ -139,6 +141,8 @@ async def _failures(request: web.Request, handler: Handler) -> web.StreamRespons
         return _failure(409, 4, "refused", error.reasons)
     except BrokerUnreachable as error:
         return _failure(503, 1, str(error) or "the broker cannot be reached")
+    except AdminFailed as error:
+        return _failure(500, 1, str(error))
     except web.HTTPException as error:
         return _failure(error.status, 2, f"{request.method} {request.path}: {error.reason}")
     except asyncio.CancelledError:
@@ -150,10 +154,10 @@ async def _failures(request: web.Request, handler: Handler) -> web.StreamRespons
 
 def _failure(http_status: int, exit_status: int, message: str, reasons: tuple[str, ...] = ()) -> web.Response:
     error = {"message": message, "reasons": list(reasons), "exit_status": exit_status}
-    return _json({"error": error}, http_status)
+    return json_answer({"error": error}, http_status)
 
 
-def _json(answer: object, http_status: int = 200) -> web.Response:
+def json_answer(answer: object, http_status: int = 200) -> web.Response:
     # default=str: by now the command was carried out; a Decimal that slipped in must not make that look like a failure.
     text = json.dumps(answer, ensure_ascii=False, default=str)
     return web.Response(text=text + "\n", status=http_status, content_type="application/json")
@@ -186,7 +190,7 @@ async def _body(request: web.Request) -> JsonObject:
     return body
 
 
-class _Fields:
+class Fields:
     """The fields of a body, each taken once; what is left over is a mistake of the client and is refused."""
 
     def __init__(self, body: JsonObject) -> None:
@@ -223,18 +227,18 @@ class _Fields:
             raise BadCall(f"unknown: {', '.join(sorted(self._body))}")
 
 
-async def _fields(request: web.Request) -> _Fields:
-    return _Fields(await _body(request))
+async def fields_of(request: web.Request) -> Fields:
+    return Fields(await _body(request))
 
 
-def _query(request: web.Request, *known: str) -> dict[str, str]:
+def query_of(request: web.Request, *known: str) -> dict[str, str]:
     unknown = sorted(set(request.query) - set(known))
     if unknown:
         raise BadCall(f"unknown: {', '.join(unknown)}")
     return dict(request.query)
 
 
-def _number(query: dict[str, str], name: str, default: float, high: float) -> float:
+def number_of(query: dict[str, str], name: str, default: float, high: float) -> float:
     """A query's number, not negative, cut at `high`."""
     try:
         number = float(query.get(name, default))
@@ -253,28 +257,28 @@ class _Routes:
         self._service = service
 
     async def status(self, request: web.Request) -> web.Response:
-        return _json(await self._service.status())
+        return json_answer(await self._service.status())
 
     async def brackets(self, request: web.Request) -> web.Response:
-        return _json(await self._service.brackets(_query(request, "state", "account", "open", "attention")))
+        return json_answer(await self._service.brackets(query_of(request, "state", "account", "open", "attention")))
 
     async def bracket(self, request: web.Request) -> web.Response:
-        return _json(await self._service.bracket(_name(request)))
+        return json_answer(await self._service.bracket(_name(request)))
 
     async def explain(self, request: web.Request) -> web.Response:
         bracket = await self._service.bracket(_name(request))
         events = await self._service.events(bracket["bracket_id"], after_seq=0, limit=EVENTS_LIMIT_MAX, wait_s=0)
-        return _json({"bracket": bracket, "story": story.told(bracket, events)})
+        return json_answer({"bracket": bracket, "story": story.told(bracket, events)})
 
     async def events(self, request: web.Request) -> web.Response:
-        query = _query(request, "bracket", "after", "limit", "wait_s")
+        query = query_of(request, "bracket", "after", "limit", "wait_s")
         events = await self._service.events(
             query.get("bracket"),
-            after_seq=int(_number(query, "after", 0, 2**62)),
-            limit=max(1, int(_number(query, "limit", EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX))),
-            wait_s=_number(query, "wait_s", 0, EVENTS_WAIT_MAX_S),
+            after_seq=int(number_of(query, "after", 0, 2**62)),
+            limit=max(1, int(number_of(query, "limit", EVENTS_LIMIT_DEFAULT, EVENTS_LIMIT_MAX))),
+            wait_s=number_of(query, "wait_s", 0, EVENTS_WAIT_MAX_S),
         )
-        return _json(events)
+        return json_answer(events)
 
     async def cancel(self, request: web.Request) -> web.Response:
         return await self._on_bracket(request, self._service.cancel)
@@ -289,67 +293,67 @@ class _Routes:
         return await self._on_bracket(request, self._service.release)
 
     async def _on_bracket(self, request: web.Request, act: Callable[..., Awaitable[JsonObject]]) -> web.Response:
-        (await _fields(request)).end()
-        return _json(await act(_name(request), by=peer(request)))
+        (await fields_of(request)).end()
+        return json_answer(await act(_name(request), by=peer(request)))
 
     async def close(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
+        fields = await fields_of(request)
         at = fields.text("at")
         fields.end()
-        return _json(await self._service.close(_name(request), at=at, by=peer(request)))
+        return json_answer(await self._service.close(_name(request), at=at, by=peer(request)))
 
     async def change(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
+        fields = await fields_of(request)
         target, stop = fields.text("target"), fields.pair("stop")
         fields.end()
         if target is None and stop is None:
             raise BadCall("target or stop is needed")
-        return _json(await self._service.change(_name(request), target=target, stop=stop, by=peer(request)))
+        return json_answer(await self._service.change(_name(request), target=target, stop=stop, by=peer(request)))
 
     async def halt(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
-        reason = fields.text("reason") or ""
+        fields = await fields_of(request)
+        reason, level, confirm = fields.text("reason") or "", fields.text("level") or "entries", fields.flag("confirm")
         fields.end()
-        return _json(await self._service.halt(reason=reason, by=peer(request)))
+        return json_answer(await self._service.halt(reason=reason, by=peer(request), level=level, confirm=confirm))
 
     async def resume(self, request: web.Request) -> web.Response:
-        (await _fields(request)).end()
-        return _json(await self._service.resume(by=peer(request)))
+        (await fields_of(request)).end()
+        return json_answer(await self._service.resume(by=peer(request)))
 
     async def reconcile(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
+        fields = await fields_of(request)
         dry_run = fields.flag("dry_run")
         fields.end()
-        return _json(await self._service.reconcile(dry_run=dry_run, by=peer(request)))
+        return json_answer(await self._service.reconcile(dry_run=dry_run, by=peer(request)))
 
     async def audit(self, request: web.Request) -> web.Response:
-        (await _fields(request)).end()
-        return _json(await self._service.audit())
+        (await fields_of(request)).end()
+        return json_answer(await self._service.audit())
 
     async def dry_run(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
+        fields = await fields_of(request)
         account, text = fields.required_text("account"), fields.required_text("request")
         fields.end()
-        return _json(await self._service.dry_run(account, text))
+        return json_answer(await self._service.dry_run(account, text))
 
     async def capabilities(self, request: web.Request) -> web.Response:
-        return _json(await self._service.capabilities())
+        return json_answer(await self._service.capabilities())
 
     async def doctor(self, request: web.Request) -> web.Response:
-        return _json(await self._service.doctor())
+        return json_answer(await self._service.doctor())
 
     async def backup(self, request: web.Request) -> web.Response:
-        fields = await _fields(request)
+        fields = await fields_of(request)
         to = fields.required_text("to")
         fields.end()
         # The daemon's working directory is not the operator's.
         if not to.startswith("/") or "\0" in to:
             raise BadCall("to must be an absolute path")
-        return _json(await self._service.backup(to))
+        return json_answer(await self._service.backup(to))
 
     async def reload(self, request: web.Request) -> web.Response:
-        (await _fields(request)).end()
-        return _json(await self._service.reload())
+        (await fields_of(request)).end()
+        return json_answer(await self._service.reload())
 
 
 def _name(request: web.Request) -> str:

@@ -19,7 +19,13 @@ CLOSING_ACTION = {
 # Outcomes whose position may be open by our fills: handed over, or ended in a way that leaves no fill of ours.
 _HANDED_OVER = frozenset({"RELEASED", "CLOSED_OUTSIDE", "EXPIRED"})
 # A surplus that a person has been told of.
-_SURPLUS_WORDS = ("surplus", "exit filled", "exits filled")
+_SURPLUS_WORDS = (
+    "surplus",
+    "exit filled",
+    "exits filled",
+    "an exit has filled although",
+    "a fill came after the bracket was closed",
+)
 # Which role must have filled for an outcome. A close by the ladder stands for the stop that nothing could place.
 _ROLES_OF_OUTCOME = {"TARGET_FILLED": ("target",), "STOP_FILLED": ("stop", "close")}
 # Net prices are quotients kept to 28 digits.

@@ -2,6 +2,7 @@
 
 import io
 import os
+import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import typer
 
 from otocod import __version__
-from otocod.cli import control, inspect, output, processes, submit, upkeep
+from otocod.cli import alerts, control, inspect, output, processes, submit, upkeep
 from otocod.cli.commands import Given, new_app
 from otocod.cli.failure import ExitStatus, Failed
 
@@ -28,7 +29,7 @@ def _root(
     Given.config = Path(config) if config else None
 
 
-for _group in (inspect, submit, control, upkeep, processes):
+for _group in (inspect, submit, control, alerts, upkeep, processes):
     _group.register(app)
 
 
@@ -47,6 +48,9 @@ def run(argv: Sequence[str]) -> int:
         return int(ExitStatus.INTERRUPTED)
     except BrokenPipeError:
         _drop_stdout()
+        return int(ExitStatus.FAILED)
+    except sqlite3.Error as error:  # of a command that reads the file itself
+        output.complain(f"otocod: the database cannot be read: {error}; `otocod db check` looks for damage")
         return int(ExitStatus.FAILED)
     except Exception as error:  # the last resort: one line that names it, for a report
         return _unexpected(error)

@@ -1,12 +1,13 @@
 """Commands that change something, all through the daemon, and those that have the broker asked."""
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import typer
 
 from otocod.cli import inspect, output
-from otocod.cli.client import BROKER_TIMEOUT_S, bracket_path
+from otocod.cli.client import BROKER_TIMEOUT_S, Client, bracket_path
 from otocod.cli.commands import Bracket, Json, command
 from otocod.cli.failure import DaemonDown, ExitStatus, Failed
 from otocod.cli.source import daemon, places, status_from_daemon
@@ -92,11 +93,39 @@ def _act(bracket: str, verb: str, body: dict[str, Any], as_json: bool) -> None:
 
 def halt(
     reason: str = typer.Option("", "--reason", help="Shown in status until resumed."),
+    level: str = typer.Option(
+        "entries",
+        "--level",
+        metavar="LEVEL",
+        help="intake, entries, cancel-entries or flatten; each includes the last.",
+    ),
+    yes: bool = typer.Option(False, "--yes", help="Do not ask before flatten."),
     as_json: bool = Json,
 ) -> None:
-    """Stop new entries, across restarts; exits are always managed."""
+    """Stop new entries, across restarts; exits are always managed. --level flatten closes every position."""
     client = daemon()
-    _print_status(status_from_daemon(client, client.post("/v1/halt", {"reason": reason})), as_json)
+    body: dict[str, Any] = {"reason": reason, "level": level}
+    if level == "flatten":
+        # The daemon refuses without `confirm` and says what would be closed: that is the question.
+        body["confirm"] = yes or _is_sure(client, body)
+    _print_status(status_from_daemon(client, client.post("/v1/halt", body)), as_json)
+
+
+def _is_sure(client: Client, body: dict[str, Any]) -> bool:
+    """Asks on a terminal; elsewhere the daemon's refusal stands."""
+    if not sys.stdin.isatty():
+        return False
+    try:
+        client.post("/v1/halt", body)
+    except Failed as refused:
+        if refused.status != ExitStatus.REFUSED:
+            raise
+        for reason in refused.reasons:
+            output.complain(reason)
+        output.complain("type `flatten` to go on:")
+        if sys.stdin.readline().strip() != "flatten":
+            raise Failed(ExitStatus.REFUSED, "not confirmed, nothing was changed") from None
+    return True
 
 
 def resume(as_json: bool = Json) -> None:

@@ -65,7 +65,8 @@ def _file(config: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise _wrong(f"{path}: cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    # ValueError: TOML's and Unicode's own errors, and a number too long to convert. RecursionError: nesting.
+    except (ValueError, RecursionError) as error:
         raise _wrong(f"{path}: is not TOML: {sanitise(str(error), 200)}") from None
 
 

@@ -50,7 +50,7 @@ def demo(
     keep: bool = typer.Option(False, "--keep", help="Keep the databases and logs, and say where."),
     as_json: bool = Json,
 ) -> None:
-    """The demonstration: the paper broker, the daemon, nine brackets, each ending; under a minute."""
+    """The demonstration: the paper broker, the daemon, thirteen brackets, each ending; under a minute."""
     from otocod.cli.demo import run_demo
 
     raise typer.Exit(run_demo(keep=keep, as_json=as_json))

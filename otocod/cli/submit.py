@@ -52,6 +52,7 @@ def submit(
     client_ref: str | None = typer.Option(None, "--client-ref", help="Your key for it; made up when left out."),
     account: str | None = typer.Option(None, "--account", help="May be left out when one account is configured."),
     dry_run: bool = typer.Option(False, "--dry-run", help="Insert nothing; judge it and ask the broker."),
+    explain: bool = typer.Option(False, "--explain", help="Insert nothing; say what protects it and what it can lose."),
     wait: str | None = typer.Option(
         None, "--wait", metavar="[=STATE]", help="Wait for the answer and then STATE (CLOSED)."
     ),
@@ -62,7 +63,10 @@ def submit(
     wanted = _state(wait)
     text = _read(file)
     account = account or _only_account(where)
-    _judge(text, account, where)
+    request = _judge(text, account, where)
+    if explain:
+        _explain(request, as_json)
+        return
     if dry_run:
         _dry_run(text, account, as_json)
         return
@@ -118,22 +122,35 @@ def _only_account(where: Places) -> str:
     raise Failed(ExitStatus.USAGE, f"submit: --account is needed: {known}")
 
 
-def _judge(text: str, account: str, where: Places) -> None:
+def _judge(text: str, account: str, where: Places) -> Any:
     """The same judgement the daemon makes, less what only it knows. Raises Failed with every reason."""
+    from otocod.adapters.zones import is_zone
     from otocod.domain.request import RequestRefused, parse_request
 
     now_us = time.time_ns() // 1000
     try:
-        parse_request(
+        return parse_request(
             text,
             account=account,
             accounts=where.accounts or (account,),
             created_at_us=now_us,
             now_us=now_us,
             today=_exchange_day(),
+            is_zone=is_zone,
         )
     except RequestRefused as refused:
         raise Failed(ExitStatus.REFUSED, "the request is not valid", refused.reasons) from None
+
+
+def _explain(request: Any, as_json: bool) -> None:
+    from otocod.safety import safety_contract
+
+    lines = safety_contract(request)
+    if as_json:
+        output.print_json(lines)
+    else:
+        for line in lines:
+            output.say(line)
 
 
 def _exchange_day() -> Any:

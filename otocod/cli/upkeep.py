@@ -14,6 +14,7 @@ from otocod.cli import output
 from otocod.cli.client import BROKER_TIMEOUT_S
 from otocod.cli.commands import Given, Json, command, new_app
 from otocod.cli.failure import DaemonDown, ExitStatus, Failed
+from otocod.cli.places import Places
 from otocod.cli.source import daemon, places, require_database
 
 if TYPE_CHECKING:
@@ -60,17 +61,22 @@ def config_show(as_json: bool = Json) -> None:
 
 
 def config_check(as_json: bool = Json) -> None:
-    """Every problem of the settings at once."""
+    """Every problem of the settings at once, and whether the places they name are fit; each with what to do."""
     try:
         loaded = load()
     except Failed as failure:
         if as_json:
-            output.print_json({"ok": False, "problems": list(failure.reasons), "warnings": []})
+            output.print_json({"ok": False, "problems": list(failure.reasons), "warnings": [], "checks": []})
         raise
+    # Not part of the verdict: whoever checks the settings need not be the user who runs the daemon.
+    checks = _surroundings(loaded, places())
     if as_json:
-        output.print_json({"ok": True, "problems": [], "warnings": list(loaded.warnings)})
+        output.print_json({"ok": True, "problems": [], "warnings": list(loaded.warnings), "checks": checks})
         return
     _warn(loaded)
+    for each in checks:
+        if not each["ok"]:
+            output.complain(f"warning: {each['check']}: {each['detail']}; mend it: {each['remedy']}")
     output.say(f"the settings are good: {loaded.settings.environment}, data in {loaded.settings.data_dir}")
 
 
@@ -148,6 +154,8 @@ def _backup(path: Path, to: Path) -> dict[str, Any]:
         raise Failed(ExitStatus.FAILED, f"{to} exists already") from None
     except check.NotFit as unfit:
         raise Failed(ExitStatus.FAILED, "the backup is not good", tuple(map(str, unfit.problems))) from None
+    except OSError as error:
+        raise Failed(ExitStatus.FAILED, f"{to}: {error.strerror}") from None
     return {"path": str(to), "bytes": to.stat().st_size}
 
 
@@ -196,6 +204,7 @@ def _local_checks() -> list[dict[str, Any]]:
     from otocod.adapters.queue import landlock
     from otocod.adapters.sqlite import check
 
+    loaded = None
     try:
         loaded = load()
         checks = [_check("settings", True, f"{loaded.settings.environment}, {loaded.settings.data_dir}")]
@@ -207,7 +216,7 @@ def _local_checks() -> list[dict[str, Any]]:
         problems = check.startup_problems(where.state_db)
     except OSError as error:
         problems = (check.Problem(f"{where.data_dir}: {error.strerror}"),)
-    checks += [_check("database", False, each.text, each.mend or "") for each in problems]
+    checks += [_check("database", False, each.text, each.mend or "see the text") for each in problems]
     if not problems:
         there = where.state_db.exists()
         checks.append(_check("database", True, f"{where.state_db} {'is sound' if there else 'will be made'}"))
@@ -215,9 +224,7 @@ def _local_checks() -> list[dict[str, Any]]:
     confined = landlock.is_available()
     detail = "the kernel confines the queue's thread" if confined else "the kernel has no Landlock"
     checks.append(_check("landlock", confined, detail, "" if confined else "keep the queue's directory to one user"))
-    note = check.sqlite_note()
-    if note:
-        checks.append(_check("sqlite", True, note))
+    checks += _surroundings(loaded, where)
     return checks
 
 
@@ -226,9 +233,36 @@ def _queue_check(path: Path) -> dict[str, Any]:
     from otocod.adapters.queue.init import check_directory
 
     if not path.parent.exists():
-        return _check("queue", True, f"{path} will be made")
+        return _check("queue directory", True, f"{path.parent} will be made")
     refusals = check_directory(path, landlock.is_available())
-    return _check("queue", not refusals, "; ".join(refusals) or f"{path} is fit")
+    return _check("queue directory", not refusals, "; ".join(refusals) or f"{path.parent} is fit", "see the text")
+
+
+def _surroundings(loaded: "Loaded | None", where: Places) -> list[dict[str, Any]]:
+    from otocod.adapters.doctor import Surroundings, alert_checks, surroundings_checks
+    from otocod.config import Environment, config_path
+
+    is_production = loaded is not None and loaded.settings.environment is Environment.PRODUCTION
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    place = Surroundings(
+        data_dir=where.data_dir,
+        queue=where.queue,
+        socket=where.socket,
+        is_production=is_production,
+        credentials=Path(credentials) if credentials else None,
+        config=config_path(Given.config, os.environ)[0],
+    )
+    checks = surroundings_checks(place, os.environ)
+    # What systemd does is asked of the daemon; a command in a shell is never its service.
+    checks = [each for each in checks if each["check"] != "systemd"]
+    if loaded is not None:
+        from otocod.adapters.alerts.channels import channels_of
+
+        alerts = loaded.settings.alerts
+        names = [channel.name for channel in channels_of(alerts)]
+        has_deadman = alerts.deadman_url is not None
+        checks += alert_checks(names, has_deadman=has_deadman, late=None, is_production=is_production)
+    return checks
 
 
 def reload(as_json: bool = Json) -> None:

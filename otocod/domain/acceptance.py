@@ -24,11 +24,16 @@ def ladder_for(request: BracketRequest, proved: frozenset[Protection]) -> tuple[
 
     A mode asked for by name is tried whatever was proved. One exit alone needs no link, so it rests as it is.
     """
+    if isinstance(request.stop, StopMarket) and len(request.entry.legs) > 1:
+        return (Protection.WATCHED,)  # the broker has no such order: it is watched for
     if not has_both_exits(request):
         return (Protection.UNLINKED, Protection.WATCHED)
     native = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
     ladder: tuple[Protection, ...]
     match request.protection:
+        case Protection.AUTO if request.stop_rules is not None:
+            # A stop that follows is moved by itself; whether a member of a group can be is not known of any account.
+            ladder = (Protection.WATCHED,)
         case Protection.AUTO:
             # Exits that hang on the fill would have to be corrected inside a group; the group after the fill is exact.
             usable = native if has_absolute_exits(request) else native[1:]

@@ -14,6 +14,7 @@ from otocod.domain.request_types import BracketRequest
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
 from otocod.domain.timing import LISTING_MARGIN_US
+from otocod.domain.trailing import StopLevel
 
 
 class BracketState(StrEnum):
@@ -53,7 +54,25 @@ class ClosePurpose(StrEnum):
 
     OPERATOR = "operator"
     UNPROTECTABLE = "unprotectable"  # the ladder's last rung
+    STOP_REACHED = "stop-reached"  # a watched stop
+    TIME = "time"  # a time exit is due
     OUTSIDE_CHANGE = "outside-change"  # `on-outside-change: flatten`
+
+
+class WatchKind(StrEnum):
+    TARGET_REACHED = "target_reached"
+    TARGET_LOST = "target_lost"  # reached and sent in the stop's place, and the market went away
+    STOP_REACHED = "stop_reached"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What quotes are looked at for: the natural price of the closing legs at or past a level (signed, per unit)."""
+
+    kind: WatchKind
+    level: Decimal
+    not_before_us: int | None = None
+    cap: Decimal | None = None  # of a stop: the most to close for once it is reached; signed
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +94,8 @@ class Close:
     since_us: int
     has_quote: bool = False  # the natural price has been seen once: before that no exit is touched
     tries: int = 0
+    cap: Decimal | None = None  # signed; never closed for more
+    priced_us: int | None = None  # the working close was last found to be at the price wanted
 
 
 STAGED_ROLES = (Role.ENTRY, Role.STOP, Role.TARGET, Role.CLOSE)
@@ -131,6 +152,19 @@ class Bracket(Derived):
     heirs_asked_us: int | None = None  # orders moved by somebody else, last asked for
     wake_at_us: int | None = None  # the stored deadline: when to look again
     broker_clock_offset_us: int = 0  # the broker's clock minus ours, when it was accepted
+    watch: Watched | None = None
+    rest: Role | None = None  # in `watched`: which exit rests, where it is not the one asked for
+    has_changed_places: bool = False  # the resting exit was not taken, so the other one rests
+    swap_since_us: int | None = None  # the stop gives way to the target, which was reached
+    swaps: int = 0  # that came to nothing
+    swap_after_us: int | None = None  # no sooner than this again
+    has_quotes: bool = False  # usable, as last said
+    quote_fault: str | None = None
+    has_feed: bool = False  # usable or not, the legs are being quoted
+    blind_since_us: int | None = None  # without usable quotes although something is watched for
+    stop_level: StopLevel | None = None  # the best price so far, and where the rules put the stop
+    stop_moved_to: Decimal | None = None  # signed; the last level that was worth a move
+    time_exit_us: int | None = None
     closed_at_us: int | None = None
     version: int = 0
 

@@ -18,10 +18,19 @@ from otocod.domain.entering import (
     settle_doubles,
 )
 from otocod.domain.events import Event
-from otocod.domain.finishing import complete_fills, conclude, is_flat, pursue_close, take_exits_away, tend_closed
+from otocod.domain.finishing import (
+    complete_fills,
+    conclude,
+    is_flat,
+    mind_time_exit,
+    pursue_close,
+    take_exits_away,
+    tend_closed,
+)
 from otocod.domain.learning import learn
 from otocod.domain.protecting import judge, protect
 from otocod.domain.turn import Turn
+from otocod.domain.watched import stop_watching
 
 
 def decide(bracket: Bracket, event: Event, now_us: int) -> Decision:
@@ -60,9 +69,11 @@ def _pursue_open(turn: Turn) -> None:
     seek_heirs(turn)
     settle_doubles(turn)
     follow_unknowns(turn)
+    mind_time_exit(turn)
     pursue_entry(turn)  # before the resends: what is not wanted any more does not leave
     resend_deferred(turn)
     if is_flat(turn.bracket):
+        stop_watching(turn)
         take_exits_away(turn)
     elif turn.bracket.exits_allowed_us is not None:
         if turn.bracket.flat_since_us is not None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from decimal import Decimal
 
+from otocod.domain.brackets import WatchKind
 from otocod.domain.ids import ComplexOrderId, ExternalIdentifier
 from otocod.domain.orders import OrderReport, Refusal
 from otocod.domain.specs import OrderSpec, Role
@@ -114,6 +115,38 @@ class QuoteMissing:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchTriggered:
+    """Quotes have shown, by the rules of `watching`, that what the bracket watches for is there."""
+
+    kind: WatchKind
+    level: Decimal  # the one that was watched; said of another it means nothing
+    natural: Decimal  # signed net price per unit at which the position closes at once
+
+
+@dataclass(frozen=True, slots=True)
+class QuotesJudged:
+    """Whether the spread's quotes can be used, said when that changes."""
+
+    is_usable: bool
+    is_gap: bool = False  # the feed is away or has not quoted a leg; else the market quotes badly, as it does at night
+    why: str = ""  # the reason's public name and detail, where they cannot
+
+
+@dataclass(frozen=True, slots=True)
+class BestPriceHeld:
+    """The best price to close at, signed and per unit, that has held for some seconds and betters the last one told."""
+
+    price: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class TimeExitResolved:
+    """When the first of the request's time exits is due, by the calendar as it is known now."""
+
+    at_us: int | None  # None: it cannot be told yet
+
+
+@dataclass(frozen=True, slots=True)
 class PositionsDisagreed:
     """Positions read from the broker do not cover what our fills say is open, twice, with no order in between."""
 
@@ -180,6 +213,10 @@ Event = (
     | SweepCompleted
     | QuoteReported
     | QuoteMissing
+    | WatchTriggered
+    | QuotesJudged
+    | BestPriceHeld
+    | TimeExitResolved
     | PositionsDisagreed
     | TimeReached
     | DaemonRestarted

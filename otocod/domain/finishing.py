@@ -1,6 +1,7 @@
 """The end: exits taken away once the position is flat, closes by intent, and the outcome."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnDoubleExit, Outcome
 from otocod.domain.commands import FetchQuote, Member, ReadOrder, SubmitOrder
@@ -23,6 +24,7 @@ from otocod.domain.timing import (
     SECOND_US,
 )
 from otocod.domain.turn import Turn
+from otocod.domain.watched import is_closing_order
 
 
 def is_flat(bracket: Bracket) -> bool:
@@ -52,6 +54,21 @@ def take_exits_away(turn: Turn) -> None:
 # Closing by intent.
 
 
+def mind_time_exit(turn: Turn) -> None:
+    """Due also while part of the entry still works: its rest is cancelled, and what has filled is closed."""
+    bracket = turn.bracket
+    due_us = bracket.time_exit_us
+    if due_us is None or bracket.first_fill_us is None or bracket.close is not None or bracket.is_held:
+        return
+    if bracket.flat_since_us is not None:
+        return
+    if turn.now_us < due_us:
+        turn.wake(due_us)
+        return
+    turn.set(close=Close(ClosePurpose.TIME, "time-exit", None, turn.now_us), entry_cancel_asked=True)
+    turn.note("TimeExitDue")
+
+
 def pursue_close(turn: Turn) -> None:
     """Exits away, confirmed; then a limit that closes. If that cannot be, protection again."""
     close = _priced_close(turn)
@@ -61,14 +78,13 @@ def pursue_close(turn: Turn) -> None:
         turn.move(BracketEvent.BEGIN_CLOSE, "CloseBegun", f"{close.purpose} by {close.by}")
     if turn.bracket.unprotected_since_us is None:
         turn.set(unprotected_since_us=turn.now_us)
-    resting = [order for order in turn.bracket.orders_of(Role.TARGET, Role.STOP) if not order.is_terminal]
-    for order in resting:
+    for order in _resting(turn.bracket):
         request_cancel(turn, order)
     if any(order.state is OrderState.UNKNOWN for order in turn.bracket.exits) or turn.bracket.suspects:
         return
-    if any(not order.is_terminal for order in turn.bracket.orders_of(Role.TARGET, Role.STOP)):
+    if _resting(turn.bracket):
         return
-    closes = turn.bracket.orders_of(Role.CLOSE)
+    closes = [order for order in turn.bracket.exits if is_closing_order(order)]
     live = [order for order in closes if not order.is_terminal]
     if live:
         _reprice(turn, close, live[-1])
@@ -79,12 +95,15 @@ def pursue_close(turn: Turn) -> None:
     _send_close(turn, close)
 
 
+def _resting(bracket: Bracket) -> list[Order]:
+    return [order for order in bracket.exits if not order.is_terminal and not is_closing_order(order)]
+
+
 def _priced_close(turn: Turn) -> Close | None:
     """The intent, once it can be carried out: without a price to close at, the exits are better left where they are."""
     close = turn.bracket.close
     assert close is not None
-    is_resting = any(not order.is_terminal for order in turn.bracket.orders_of(Role.TARGET, Role.STOP))
-    if close.net_price is not None or close.has_quote or not is_resting:
+    if close.net_price is not None or close.has_quote or not _resting(turn.bracket):
         return close
     if turn.natural is not None:
         close = replace(close, has_quote=True)
@@ -96,6 +115,8 @@ def _priced_close(turn: Turn) -> Close | None:
             "close_failed", "no quotes to price the close by: nothing was changed; `close B --at PRICE` needs none"
         )
         return None
+    if turn.is_quote_missing:
+        turn.attend("quote_missing", "no quotes to price the close by: the exits stay until there are")
     _fetch_quote(turn)
     return None
 
@@ -118,11 +139,32 @@ def _reprice(turn: Turn, close: Close, order: Order) -> None:
         return
     if order.acknowledged_at_us is None:
         return
-    due_us = order.acknowledged_at_us + (CLOSE_STEP_US if close.net_price is None else CLOSE_PATIENCE_US)
-    if turn.now_us >= due_us:
+    since_us = max(order.acknowledged_at_us, close.priced_us or 0)
+    due_us = since_us + (CLOSE_STEP_US if close.net_price is None else CLOSE_PATIENCE_US)
+    if turn.now_us < due_us:
+        turn.wake(due_us)
+    elif close.net_price is not None:
         request_cancel(turn, order)
     else:
-        turn.wake(due_us)
+        _follow_market(turn, close, order)
+
+
+def _follow_market(turn: Turn, close: Close, order: Order) -> None:
+    """Cancelled only for another price: where it stands it may be about to fill."""
+    if turn.natural is None:
+        _fetch_quote(turn)
+        return
+    spec = close_spec(turn.bracket.request, units=turn.bracket.size, net_price=_capped(close, turn.natural))
+    if spec.net_price == order.spec.net_price:
+        turn.set(close=replace(close, priced_us=turn.now_us), retry_exits_at_us=None)
+        turn.wake(turn.now_us + CLOSE_STEP_US)
+    else:
+        request_cancel(turn, order)
+
+
+def _capped(close: Close, natural: Decimal) -> Decimal:
+    """The natural price; for a stop that was watched for, never past its own limit."""
+    return natural if close.cap is None else min(natural, close.cap)
 
 
 def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
@@ -154,7 +196,9 @@ def _send_close(turn: Turn, close: Close) -> None:
     if turn.natural is None and retry_at_us is not None and turn.now_us < retry_at_us:
         turn.wake(retry_at_us)
         return
-    price = close.net_price if close.net_price is not None else turn.natural
+    price = close.net_price
+    if price is None and turn.natural is not None:
+        price = _capped(close, turn.natural)
     units = bracket.open_units
     if units <= 0:
         turn.attend(
@@ -173,8 +217,9 @@ def _send_close(turn: Turn, close: Close) -> None:
     if tries == CLOSE_TRIES_BEFORE_ALARM:
         turn.attend("close_slow", f"the close has not filled after {tries} tries")
     spec = close_spec(bracket.request, units=units, net_price=price)
-    order, must_commit = turn.intend(Role.CLOSE, spec)
-    turn.ask(SubmitOrder(Member(order.external_identifier, Role.CLOSE, spec), after_commit=must_commit))
+    role = Role.STOP if close.purpose is ClosePurpose.STOP_REACHED else Role.CLOSE
+    order, must_commit = turn.intend(role, spec)
+    turn.ask(SubmitOrder(Member(order.external_identifier, role, spec), after_commit=must_commit))
 
 
 # Fills that did not come with `Filled`.
@@ -275,6 +320,8 @@ def _outcome_of_close(close: Close | None) -> Outcome:
     """A close by the ladder stands for the stop that no mode could place."""
     if close is None or close.purpose is ClosePurpose.OPERATOR:
         return Outcome.CLOSED_BY_OPERATOR
+    if close.purpose is ClosePurpose.TIME:
+        return Outcome.TIME_EXIT
     return Outcome.STOP_FILLED if close.purpose is ClosePurpose.UNPROTECTABLE else Outcome.CLOSED_OUTSIDE
 
 

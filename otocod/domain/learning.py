@@ -7,6 +7,7 @@ from otocod.domain.brackets import STAGED_ROLES, BracketState, Close, ClosePurpo
 from otocod.domain.commands import LearnCapability, ReadOrder, Sweep
 from otocod.domain.events import (
     AttentionAcknowledged,
+    BestPriceHeld,
     CancelLost,
     CancelRefused,
     ChangeRequested,
@@ -19,6 +20,7 @@ from otocod.domain.events import (
     PositionsDisagreed,
     QuoteMissing,
     QuoteReported,
+    QuotesJudged,
     ReleaseRequested,
     SubmitConfirmed,
     SubmitDenied,
@@ -26,16 +28,20 @@ from otocod.domain.events import (
     SubmitNotSent,
     SubmitRefused,
     SweepCompleted,
+    TimeExitResolved,
     TimeReached,
     UnfreezeRequested,
+    WatchTriggered,
 )
 from otocod.domain.ids import ExternalIdentifier
 from otocod.domain.machine import BracketEvent, OrderEvent
+from otocod.domain.moving_stop import best_price_held
 from otocod.domain.orders import BrokerStatus, Order, OrderReport, OrderState, Refusal
 from otocod.domain.reconcile import attribute, spec_from_report
 from otocod.domain.specs import Protection, Role
 from otocod.domain.timing import RETRY_FIRST_US, RETRY_MAX_US, VERIFY_AGAIN_US, backoff_us
 from otocod.domain.turn import Turn
+from otocod.domain.watched import quotes_judged, watch_triggered
 
 _EVENT_OF_STATUS = {
     BrokerStatus.UNRECOGNISED: OrderEvent.ACKNOWLEDGE,
@@ -95,6 +101,15 @@ def learn(turn: Turn, event: Event) -> None:
         case QuoteMissing():
             turn.is_quote_missing = True
             turn.note("QuoteMissing", event.why)
+        case WatchTriggered():
+            watch_triggered(turn, event)
+        case QuotesJudged():
+            quotes_judged(turn, event)
+        case BestPriceHeld():
+            best_price_held(turn, event)
+        case TimeExitResolved():
+            if event.at_us is not None:
+                turn.set(time_exit_us=event.at_us)
         case PositionsDisagreed():
             turn.attend("positions_disagree", f"the broker's positions differ from our fills: {event.detail}")
             # The stream may have lost a fill of an order that had ended: only a full listing shows those.
@@ -355,6 +370,9 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
     for order in turn.bracket.orders:
         _restart_order(turn, order, is_clean=event.is_clean)
     turn.set(verified_group=None, verify_at_us=None, moving_since_us=None, retry_exits_at_us=None)
+    # Quotes of another run say nothing: a target that was tried in the stop's place gives way.
+    turn.set(has_quotes=False, has_feed=False, quote_fault=None, blind_since_us=None)
+    turn.set(swap_since_us=None, swap_after_us=None)
     # The last listing was another run's: by a clock set back since, it would lie after windows that begin now.
     turn.set(fills_asked_us=None, doubles_cancelled_us=None, heirs_asked_us=None, flat_since_us=None, listed_at_us=None)
     turn.set(

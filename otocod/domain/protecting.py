@@ -14,6 +14,7 @@ from otocod.domain.commands import Member, ReadComplex, ReadOrder, ReplaceOrder,
 from otocod.domain.entering import request_cancel
 from otocod.domain.exits import exit_specs
 from otocod.domain.machine import BracketEvent, OrderEvent
+from otocod.domain.moving_stop import followed
 from otocod.domain.orders import BrokerStatus, Order, OrderState, View
 from otocod.domain.request_types import OutsidePolicy
 from otocod.domain.specs import OrderSpec, Protection, Role
@@ -25,9 +26,11 @@ from otocod.domain.timing import (
     REARMS_BEFORE_LADDER,
     RECEIVED_IS_HELD_US,
     SECOND_US,
+    SWAP_PATIENCE_US,
     VERIFY_RETRY_US,
 )
 from otocod.domain.turn import Turn
+from otocod.domain.watched import can_stop_rest, is_blind, is_closing_order, rest_role, tend_watch, watched_role
 
 _NATIVE = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
 
@@ -39,8 +42,10 @@ def wanted_roles(bracket: Bracket) -> tuple[Role, ...]:
         for role, rule in ((Role.STOP, bracket.request.stop), (Role.TARGET, bracket.request.target))
         if rule is not None
     )
-    # Without quotes the other exit cannot be watched, and of the two the stop is the protection.
-    return asked[:1] if bracket.protection is Protection.WATCHED else asked
+    if bracket.protection is not Protection.WATCHED:
+        return asked
+    resting = Role.TARGET if bracket.swap_since_us is not None else rest_role(bracket)
+    return tuple(role for role in asked if role is resting)
 
 
 def protect(turn: Turn) -> None:
@@ -86,6 +91,8 @@ def _wanted_specs(turn: Turn, units: int) -> dict[Role, OrderSpec] | None:
             continue
         if role in moved:
             spec = replace(moved[role], legs=scaled_legs(moved[role].legs, units))
+        if role is Role.STOP:
+            spec = followed(turn, spec)
         assert len(spec.legs) == len(legs_of)
         wanted[role] = spec
     return wanted
@@ -217,8 +224,10 @@ def _protect_by_orders(turn: Turn) -> None:
     specs = _wanted_specs(turn, open_units)
     if specs is None:
         return
-    wanted = wanted_roles(bracket)
-    leftovers = [order for order in _live(bracket, Role.TARGET, Role.STOP) if order.role not in wanted]
+    tend_watch(turn, specs)
+    wanted = wanted_roles(turn.bracket)
+    live = _live(turn.bracket, Role.TARGET, Role.STOP)
+    leftovers = [order for order in live if order.role not in wanted or is_closing_order(order)]
     if leftovers:
         # They reserve the position, so the exit that is wanted would be refused: first away, confirmed, then it goes.
         for order in leftovers:
@@ -329,13 +338,15 @@ def settle_ended_exits(turn: Turn) -> None:
             continue
         if turn.bracket.state is BracketState.CLOSED:
             return  # released by the end of the exit before this one
-        if _waits_for_mate(turn, order):
+        if is_closing_order(order) or _waits_for_mate(turn, order):
             continue
         current = turn.put(order, is_settled=True)
         if current.state is OrderState.FILLED or _successor(turn.bracket, current) is not None:
             continue
         if current.state is OrderState.REJECTED and current.refusal is not None:
             _exit_refused(turn, current)
+        elif _is_watched_target(turn.bracket, current) and _person_behind(current) is None:
+            continue  # it was sent in the stop's place, which is put back
         elif current.state is OrderState.EXPIRED or current.cancel_asked_us is not None:
             continue  # a Day exit is sent again at once; one we took away is sent again if it is still wanted
         elif _is_with_filled_mate(turn.bracket, current):
@@ -415,6 +426,8 @@ def _ended_by_broker(turn: Turn, order: Order) -> None:
 def _exit_refused(turn: Turn, order: Order) -> None:
     refusal = order.refusal
     why = refusal.text if refusal is not None else "refused"
+    if _is_watched_target(turn.bracket, order):
+        return  # the stop is put back
     if order.replaces is not None:
         turn.set(moved=tuple(pair for pair in turn.bracket.moved if pair[0] is not order.role))
         turn.attend("move_refused", f"the broker refused to move the {order.role} ({why}): it stays where it was")
@@ -432,6 +445,10 @@ def _exit_refused(turn: Turn, order: Order) -> None:
     _count_refusal(turn, f"{order.role}: {why}")
 
 
+def _is_watched_target(bracket: Bracket, order: Order) -> bool:
+    return order.role is Role.TARGET and watched_role(bracket) is Role.TARGET
+
+
 def _has_sibling(turn: Turn, order: Order) -> bool:
     return len(wanted_roles(turn.bracket)) > 1 or any(
         o.role is not order.role for o in _live(turn.bracket, Role.STOP, Role.TARGET)
@@ -445,14 +462,17 @@ def _take_next_mode(turn: Turn, why: str) -> None:
     turn.set(ladder=bracket.ladder[1:], rearms=0)
     turn.note("ProtectionRefused", f"{bracket.protection}: {why}")
     if turn.bracket.protection is Protection.WATCHED:
-        rests = wanted_roles(turn.bracket)[0]
-        missing = "; the target is not working, because this version cannot watch it" if rests is Role.STOP else ""
-        if bracket.request.target is not None and bracket.request.stop is not None:
-            turn.attend("exit_alone", f"{bracket.protection} was refused ({why}): the {rests} rests alone{missing}")
+        watched = watched_role(turn.bracket)
+        if bracket.request.target is not None and watched is not None:
+            rests = rest_role(turn.bracket)
+            text = f"{bracket.protection} was refused ({why}): the {rests} rests alone, the {watched} is watched for"
+            turn.attend("exit_alone", text)
 
 
 def _count_refusal(turn: Turn, why: str) -> None:
     """The last mode's exit was refused. The rung repeats, one limit apart; then there is nothing left but to close."""
+    if _watch_instead(turn, why):
+        return
     refusals = turn.bracket.stop_refusals + 1
     limit_us = turn.bracket.policy.unprotected_limit_us
     turn.set(stop_refusals=refusals, retry_exits_at_us=turn.now_us + limit_us)
@@ -463,6 +483,26 @@ def _count_refusal(turn: Turn, why: str) -> None:
         turn.attend("unprotectable", "no exit was accepted after all tries: closing the position at the natural price")
         close = Close(ClosePurpose.UNPROTECTABLE, "ladder", None, turn.now_us)
         turn.set(close=close, retry_exits_at_us=None)  # the pause was for the exits
+
+
+def _watch_instead(turn: Turn, why: str) -> bool:
+    """A resting exit that is not taken changes places with the one that is watched for; once."""
+    bracket = turn.bracket
+    if bracket.protection is not Protection.WATCHED or bracket.has_changed_places:
+        return False
+    if rest_role(bracket) is Role.STOP:
+        if bracket.request.stop is None or not bracket.has_quotes:
+            return False
+        turn.set(rest=Role.TARGET, has_changed_places=True)
+        turn.attend(
+            "stop_watched", f"the stop is not taken ({why}): it is watched for, and the position closed when it is met"
+        )
+        return True
+    if not can_stop_rest(bracket):
+        return False
+    turn.set(rest=Role.STOP, has_changed_places=True)
+    turn.attend("exit_alone", f"the target is not taken ({why}): the stop rests, the target is watched for")
+    return True
 
 
 # Whether the protection is in force.
@@ -499,7 +539,9 @@ def _alarm_if_late(turn: Turn) -> None:
     limit_us = bracket.policy.unprotected_limit_us
     if bracket.exits_allowed_us is None or bracket.unprotected_since_us is None:
         return
-    late_us = max(bracket.exits_allowed_us, bracket.unprotected_since_us) + limit_us
+    late_us = max(bracket.exits_allowed_us, bracket.unprotected_since_us, bracket.moving_since_us or 0) + limit_us
+    if bracket.swap_since_us is not None:
+        late_us += SWAP_PATIENCE_US  # a reached target works in the stop's place
     if turn.now_us < late_us:
         turn.wake(late_us)
     elif not bracket.is_held:
@@ -529,6 +571,8 @@ def is_in_force(turn: Turn) -> bool:
     """Every exit that should rest does, for all that is open, as the broker itself has said."""
     bracket = turn.bracket
     if bracket.exits_allowed_us is None or bracket.entry_units == 0:
+        return False
+    if bracket.swap_since_us is not None or is_blind(bracket):
         return False
     for role in wanted_roles(bracket):
         covered = sum(units_left(bracket, order) for order in _live(bracket, role) if _is_armed(turn, order))

@@ -6,18 +6,31 @@ another is wrong, so that one answer names everything. The text is hostile: size
 with them, and whatever of it enters a reason is escaped and cut.
 """
 
-import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
-from typing import TypeVar
 
-from otocod.domain.prices import PriceError, PriceGrid, grid_for, parse_decimal, parse_price, plain
+from otocod.domain.prices import PriceError, PriceGrid, grid_for, parse_decimal, plain
+from otocod.domain.request_exit_rules import judge_moving, judge_time_exits, judge_watch
+from otocod.domain.request_exits import (
+    MOVING_KEYS,
+    NOT_MOVING,
+    MovingDraft,
+    TimeExitDraft,
+    WatchDraft,
+    moving_fields,
+    read_moving,
+    read_time_exits,
+    read_watch,
+    time_exit_fields,
+    watch_fields,
+)
+from otocod.domain.request_parts import DAY, Part, kind_of
 from otocod.domain.request_rules import (
+    COMMON_ZONES,
     DEFAULT_MAX_QUANTITY,
     MAX_LEGS,
     Circumstances,
@@ -46,6 +59,7 @@ from otocod.domain.strict_json import JsonNumber, JsonValue, NotJson, Reasons, j
 from otocod.domain.text import shown
 
 __all__ = [
+    "COMMON_ZONES",
     "DEFAULT_MAX_QUANTITY",
     "BracketRequest",
     "OutsidePolicy",
@@ -73,6 +87,8 @@ REQUEST_KEYS = (
     "partial-entry",
     "on-outside-change",
     "tags",
+    "watch",
+    "time-exits",
 )
 ENTRY_KEYS = (
     "time-in-force",
@@ -86,23 +102,17 @@ ENTRY_KEYS = (
 )
 LEG_KEYS = ("instrument-type", "symbol", "quantity", "action")
 TARGET_KEYS = ("price", "price-effect", "profit-percent", "time-in-force")
-STOP_KEYS = ("trigger", "price", "price-effect", "loss-percent", "limit-offset", "time-in-force")
+STOP_KEYS = ("trigger", "price", "price-effect", "loss-percent", "limit-offset", "time-in-force", *MOVING_KEYS)
 PARTIAL_ENTRY_KEYS = ("grace-s",)
-OURS_IN_ENTRY = ("source", "external-identifier", "advanced-instructions")
 
 EXIT_TIMES_IN_FORCE = (TimeInForce.GTC, TimeInForce.DAY)
-MAX_PERCENT = Decimal(100_000)
 MAX_GRACE_S = 3600
 MAX_TAGS = 64
 MAX_TAG_KEY_CHARACTERS = 64
 MAX_TAG_VALUE_CHARACTERS = 1024
 
-_MAX_NAMED_UNKNOWN_KEYS = 10  # finding the nearest name costs; a text of nothing but keys must not cost much
-_DAY = re.compile(r"([0-9]{4})-([0-9]{2})-([0-9]{2})")
-_INSTANT = re.compile(_DAY.pattern + r"[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?(?:Z|\+00:00)")
+_INSTANT = re.compile(DAY.pattern + r"[T ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:\.([0-9]{1,9}))?)?(?:Z|\+00:00)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-_Word = TypeVar("_Word", bound=StrEnum)
 
 
 def parse_request(
@@ -115,18 +125,22 @@ def parse_request(
     today: date,
     grid: Callable[[tuple[Leg, ...]], PriceGrid] = grid_for,
     max_quantity: int = DEFAULT_MAX_QUANTITY,
+    is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
 ) -> BracketRequest:
     """Read and judge one request; raises RequestRefused with every reason and nothing else.
 
-    `today` is the exchange's day. `grid` answers for valid symbols only. What takes other brackets to judge (a shared
-    symbol, a duplicate client_ref) is the caller's.
+    `today` is the exchange's day. `grid` answers for valid symbols only. `is_zone`: whether a time zone has this name.
+    What takes other brackets to judge (a shared symbol, a duplicate client_ref) is the caller's.
     """
-    circumstances = Circumstances(account, accounts, created_at_us, now_us, today, grid, max_quantity)
+    circumstances = Circumstances(account, accounts, created_at_us, now_us, today, grid, max_quantity, is_zone)
     reasons = Reasons()
     draft = _read(text, reasons)
     if draft is None:
         raise RequestRefused(reasons.lines)
-    judge(draft.entry, draft.target, draft.stop, draft.not_after_us, circumstances, reasons)
+    product = judge(draft.entry, draft.target, draft.stop, draft.protection, draft.not_after_us, circumstances, reasons)
+    judge_watch(draft.watch, draft.moving, draft.protection, reasons)
+    judge_moving(draft.moving, draft.entry, product, reasons)
+    judge_time_exits(draft.time_exits, product, circumstances, reasons)
     if reasons:
         raise RequestRefused(reasons.lines)
     order = draft.order()
@@ -144,6 +158,11 @@ def parse_request(
         on_outside_change=draft.on_outside_change,
         tags=draft.tags,
         text=_canonical(draft, order),
+        watch_basis=draft.watch.basis,
+        watch_policy=draft.watch.policy,
+        time_exits=tuple(each.rule for each in draft.time_exits if each.rule is not None),
+        stop_rules=draft.moving.rules(),
+        stop_least_move=draft.moving.least_move,
     )
 
 
@@ -176,154 +195,15 @@ class _Draft:
     grace_us: int
     on_outside_change: OutsidePolicy
     tags: tuple[tuple[str, str], ...]
+    watch: WatchDraft
+    moving: MovingDraft
+    time_exits: tuple[TimeExitDraft, ...]
 
     def order(self) -> OrderSpec:
         order = self.entry.order() if self.entry else None
         if order is None:
             raise AssertionError("a draft without reasons has a whole entry")
         return order
-
-
-class _Part:
-    """One object of the request: reads its keys by kind, and files a reason for each that is wrong."""
-
-    def __init__(self, fields: Mapping[str, JsonValue], path: str, known: Sequence[str], reasons: Reasons) -> None:
-        self._fields = fields
-        self._path = path
-        self._reasons = reasons
-        self._refuse_unknown(known)
-
-    def _refuse_unknown(self, known: Sequence[str]) -> None:
-        unknown = [key for key in self._fields if key not in known]
-        for key in unknown[:_MAX_NAMED_UNKNOWN_KEYS]:
-            if self._path == "entry" and key in OURS_IN_ENTRY:
-                self.refuse(key, "otocod sets this itself: leave it out")
-            else:
-                self.refuse(key, f"unknown key: {_nearest(key, known)}")
-        if len(unknown) > _MAX_NAMED_UNKNOWN_KEYS:
-            self._reasons.add(self._path or "request", f"{len(unknown)} unknown keys in all")
-
-    def refuse(self, key: str, reason: str) -> None:
-        self._reasons.add(joined(self._path, key) if key else self._path, reason)
-
-    def refuse_at(self, place: str, reason: str) -> None:
-        """As `refuse`, `place` being written as it is: `legs[0]`."""
-        self._reasons.add(self._place(place), reason)
-
-    def _place(self, place: str) -> str:
-        return f"{self._path}.{place}" if self._path else place
-
-    def has(self, *keys: str) -> bool:
-        return any(key in self._fields for key in keys)
-
-    def require(self, key: str, remedy: str) -> bool:
-        if not self.has(key):
-            self.refuse(key, f"missing: {remedy}")
-        return self.has(key)
-
-    def text(self, key: str) -> str | None:
-        value = self._fields.get(key)
-        if isinstance(value, str):
-            return value
-        if self.has(key):
-            self.refuse(key, f"{_kind_of(value)} is not a text: write it in quotes")
-        return None
-
-    def word(self, key: str, allowed: Sequence[_Word]) -> _Word | None:
-        text = self.text(key)
-        if text is None:
-            return None
-        for word in allowed:
-            if text == word.value:
-                return word
-        choices = ", ".join(word.value for word in allowed)
-        self.refuse(key, f"{shown(text)} is not known: write one of {choices}")
-        return None
-
-    def flag(self, key: str) -> bool | None:
-        value = self._fields.get(key)
-        if isinstance(value, bool):
-            return value
-        if self.has(key):
-            self.refuse(key, f"{_kind_of(value)} is not true or false: write one of these without quotes")
-        return None
-
-    def number(self, key: str, parse: Callable[[str], Decimal]) -> Decimal | None:
-        value = self._fields.get(key)
-        if not self.has(key):
-            return None
-        if not isinstance(value, JsonNumber | str):
-            self.refuse(key, f"{_kind_of(value)} is not a number: write it like 0.85 or 1")
-            return None
-        try:
-            return parse(value.text if isinstance(value, JsonNumber) else value)
-        except PriceError as error:
-            self.refuse(key, error.reason)
-            return None
-
-    def price(self, key: str) -> Decimal | None:
-        return self.number(key, parse_price)
-
-    def percent(self, key: str) -> Decimal | None:
-        percent = self.number(key, parse_decimal)
-        if percent is None or 0 < percent <= MAX_PERCENT:
-            return percent
-        self.refuse(key, f"{plain(percent)} is out of bounds: write one above 0, at most {plain(MAX_PERCENT)}")
-        return None
-
-    def count(self, key: str) -> int | None:
-        number = self.number(key, parse_decimal)
-        if number is None:
-            return None
-        if number == number.to_integral_value() and number > 0:
-            return int(number)
-        self.refuse(key, f"{plain(number)} is not a whole number above 0")
-        return None
-
-    def list(self, key: str) -> Sequence[JsonValue]:
-        value = self._fields.get(key)
-        if isinstance(value, list):
-            return value
-        if self.has(key):
-            self.refuse(key, f"{_kind_of(value)} is not a list: write it in square brackets")
-        return ()
-
-    def mapping(self, key: str) -> Mapping[str, JsonValue] | None:
-        value = self._fields.get(key)
-        if isinstance(value, dict):
-            return value
-        if self.has(key):
-            self.refuse(key, f"{_kind_of(value)} is not an object: write it in braces")
-        return None
-
-    def part(self, key: str, known: Sequence[str]) -> "_Part | None":
-        fields = self.mapping(key)
-        return None if fields is None else _Part(fields, joined(self._path, key), known, self._reasons)
-
-    def element(self, fields: Mapping[str, JsonValue], place: str, known: Sequence[str]) -> "_Part":
-        return _Part(fields, self._place(place), known, self._reasons)
-
-
-def _kind_of(value: JsonValue) -> str:
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true" if value else "false"
-        case JsonNumber():
-            return f"the number {shown(value.text)}"
-        case str():
-            return f"the text {shown(value)}"
-        case list():
-            return "a list"
-        case dict():
-            return "an object"
-
-
-def _nearest(key: str, known: Sequence[str]) -> str:
-    meant = key[:40].lower().replace("_", "-")
-    close = difflib.get_close_matches(meant, known, n=1)
-    return f"the nearest known is `{close[0]}`" if close else f"known here are {', '.join(known)}"
 
 
 def _read(text: str, reasons: Reasons) -> _Draft | None:
@@ -333,11 +213,11 @@ def _read(text: str, reasons: Reasons) -> _Draft | None:
         reasons.add("", error.reason)
         return None
     if not isinstance(tree, dict):
-        reasons.add("", f"the request is not an object but {_kind_of(tree)}: write it in braces")
+        reasons.add("", f"the request is not an object but {kind_of(tree)}: write it in braces")
         return None
     if not _is_known_version(tree, reasons):
         return None
-    part = _Part(tree, "", REQUEST_KEYS, reasons)
+    part = Part(tree, "", REQUEST_KEYS, reasons)
     if not part.has("target", "stop"):
         reasons.add("target, stop", "both are missing: give at least one")
     target = part.part("target", TARGET_KEYS)
@@ -354,6 +234,9 @@ def _read(text: str, reasons: Reasons) -> _Draft | None:
         grace_us=_read_grace(part),
         on_outside_change=part.word("on-outside-change", tuple(OutsidePolicy)) or OutsidePolicy.HOLD,
         tags=_read_tags(part),
+        watch=read_watch(part),
+        moving=read_moving(stop) if stop else NOT_MOVING,
+        time_exits=read_time_exits(part),
     )
 
 
@@ -371,11 +254,11 @@ def _is_known_version(tree: Mapping[str, JsonValue], reasons: Reasons) -> bool:
             pass  # no number at all is no known version either
         reasons.add("version", f"{shown(value.text)} is not known: write {VERSION}")
         return False
-    reasons.add("version", f"{_kind_of(value)} is not a version: write the number {VERSION}")
+    reasons.add("version", f"{kind_of(value)} is not a version: write the number {VERSION}")
     return False
 
 
-def _read_entry(request: _Part) -> EntryDraft | None:
+def _read_entry(request: Part) -> EntryDraft | None:
     if not request.require("entry", "give the order that opens the position"):
         return None
     part = request.part("entry", ENTRY_KEYS)
@@ -390,14 +273,14 @@ def _read_entry(request: _Part) -> EntryDraft | None:
         price=part.price("price"),
         price_effect=part.word("price-effect", tuple(PriceEffect)),
         stop_trigger=part.price("stop-trigger"),
-        gtc_date=_read_day(part, "gtc-date"),
+        gtc_date=part.day("gtc-date"),
         automated_source=part.flag("automated-source"),
     )
     _check_entry_parts(part, draft)
     return draft
 
 
-def _check_entry_parts(part: _Part, draft: EntryDraft) -> None:
+def _check_entry_parts(part: Part, draft: EntryDraft) -> None:
     """Which keys an order type and a time in force need, and which they exclude."""
     if draft.order_type is not None:
         kind = f'order-type "{draft.order_type}"'
@@ -414,7 +297,7 @@ def _check_entry_parts(part: _Part, draft: EntryDraft) -> None:
         part.refuse("gtc-date", f"time-in-force {draft.time_in_force} has none: leave it out or write GTD")
 
 
-def _read_legs(entry: _Part) -> tuple[LegDraft, ...]:
+def _read_legs(entry: Part) -> tuple[LegDraft, ...]:
     if not entry.require("legs", f"give one to {MAX_LEGS} legs"):
         return ()
     items = entry.list("legs")
@@ -423,11 +306,10 @@ def _read_legs(entry: _Part) -> tuple[LegDraft, ...]:
     return tuple(_read_leg(entry, item, f"legs[{index}]") for index, item in enumerate(items[: MAX_LEGS + 1]))
 
 
-def _read_leg(entry: _Part, item: JsonValue, place: str) -> LegDraft:
-    if not isinstance(item, dict):
-        entry.refuse_at(place, f"{_kind_of(item)} is not an object: write it in braces")
-        return LegDraft(None, None, None, None)
+def _read_leg(entry: Part, item: JsonValue, place: str) -> LegDraft:
     part = entry.element(item, place, LEG_KEYS)
+    if part is None:
+        return LegDraft(None, None, None, None)
     for key in LEG_KEYS:
         part.require(key, "every leg has one")
     return LegDraft(
@@ -438,7 +320,7 @@ def _read_leg(entry: _Part, item: JsonValue, place: str) -> LegDraft:
     )
 
 
-def _read_target(part: _Part) -> Target | None:
+def _read_target(part: Part) -> Target | None:
     is_price, is_percent = part.has("price", "price-effect"), part.has("profit-percent")
     if is_price == is_percent:
         part.refuse("", "give either price and price-effect or profit-percent")
@@ -450,9 +332,12 @@ def _read_target(part: _Part) -> Target | None:
     return None if net_price is None else TargetByPrice(net_price)
 
 
-def _read_stop(part: _Part) -> Stop | None:
+def _read_stop(part: Part) -> Stop | None:
     is_price = part.has("trigger", "price", "price-effect")
     is_percent = part.has("loss-percent", "limit-offset")
+    if not is_price and not is_percent and part.has(*MOVING_KEYS):
+        part.refuse("", "what moves needs a stop to begin with: give trigger and price, or loss-percent, with it")
+        return None
     if is_price == is_percent:
         part.refuse("", "give either trigger, price and price-effect, or trigger alone, or loss-percent")
         return None
@@ -466,7 +351,7 @@ def _read_stop(part: _Part) -> Stop | None:
     return None if trigger is None or net_price is None else StopByPrice(trigger, net_price)
 
 
-def _read_stop_by_percent(part: _Part) -> StopByPercent | None:
+def _read_stop_by_percent(part: Part) -> StopByPercent | None:
     part.require("loss-percent", "limit-offset goes with it")
     percent = part.percent("loss-percent")
     offset = part.number("limit-offset", parse_decimal)
@@ -478,32 +363,18 @@ def _read_stop_by_percent(part: _Part) -> StopByPercent | None:
     return StopByPercent(percent, offset)
 
 
-def _read_net_price(part: _Part) -> Decimal | None:
+def _read_net_price(part: Part) -> Decimal | None:
     part.require("price", "price-effect goes with it")
     part.require("price-effect", 'write "Debit" if closing costs, "Credit" if it pays')
     price, effect = part.price("price"), part.word("price-effect", tuple(PriceEffect))
     return None if price is None or effect is None else effect.signed(price)
 
 
-def _read_exit_time(part: _Part | None) -> TimeInForce:
+def _read_exit_time(part: Part | None) -> TimeInForce:
     return (part.word("time-in-force", EXIT_TIMES_IN_FORCE) if part else None) or TimeInForce.GTC
 
 
-def _read_day(part: _Part, key: str) -> date | None:
-    text = part.text(key)
-    if text is None:
-        return None
-    found = _DAY.fullmatch(text)
-    try:
-        if found:
-            return date(int(found[1]), int(found[2]), int(found[3]))
-    except ValueError:
-        pass  # a day that no calendar has, refused below like any other text
-    part.refuse(key, f"{shown(text)} is no day: write it like 2026-12-18")
-    return None
-
-
-def _read_instant(part: _Part, key: str) -> int | None:
+def _read_instant(part: Part, key: str) -> int | None:
     """Microseconds UTC of a time like 2026-11-22T15:04:05.123456Z."""
     text = part.text(key)
     if text is None:
@@ -521,7 +392,7 @@ def _read_instant(part: _Part, key: str) -> int | None:
     return None
 
 
-def _read_grace(request: _Part) -> int:
+def _read_grace(request: Part) -> int:
     part = request.part("partial-entry", PARTIAL_ENTRY_KEYS)
     if part is None or not part.require("grace-s", "seconds that a part-filled entry may keep working"):
         return DEFAULT_GRACE_US
@@ -534,7 +405,7 @@ def _read_grace(request: _Part) -> int:
     return int(seconds * 1_000_000)
 
 
-def _read_tags(request: _Part) -> tuple[tuple[str, str], ...]:
+def _read_tags(request: Part) -> tuple[tuple[str, str], ...]:
     fields = request.mapping("tags")
     if fields is None:
         return ()
@@ -547,7 +418,7 @@ def _read_tags(request: _Part) -> tuple[tuple[str, str], ...]:
         if not 1 <= len(key) <= MAX_TAG_KEY_CHARACTERS:
             request.refuse_at(path, f"a tag's name has 1 to {MAX_TAG_KEY_CHARACTERS} characters")
         if not isinstance(value, str):
-            request.refuse_at(path, f"{_kind_of(value)} is not a text: write it in quotes")
+            request.refuse_at(path, f"{kind_of(value)} is not a text: write it in quotes")
         elif len(value) > MAX_TAG_VALUE_CHARACTERS:
             request.refuse_at(path, f"a tag has at most {MAX_TAG_VALUE_CHARACTERS} characters: shorten it")
         else:
@@ -560,7 +431,8 @@ def _canonical(draft: _Draft, order: OrderSpec) -> str:
     if draft.target is not None:
         request["target"] = _target_fields(draft.target) | _exit_time_fields(draft.target_time_in_force)
     if draft.stop is not None:
-        request["stop"] = _stop_fields(draft.stop) | _exit_time_fields(draft.stop_time_in_force)
+        fixed = _stop_fields(draft.stop) | _exit_time_fields(draft.stop_time_in_force)
+        request["stop"] = fixed | moving_fields(draft.moving)
     if draft.not_after_us is not None:
         instant = _EPOCH + timedelta(microseconds=draft.not_after_us)
         request["not-after"] = instant.strftime("%Y-%m-%dT%H:%M:%S.%fZ").rjust(27, "0")
@@ -574,6 +446,10 @@ def _canonical(draft: _Draft, order: OrderSpec) -> str:
         request["on-outside-change"] = draft.on_outside_change
     if draft.tags:
         request["tags"] = dict(draft.tags)
+    if watch := watch_fields(draft.watch):
+        request["watch"] = watch
+    if draft.time_exits:
+        request["time-exits"] = time_exit_fields(draft.time_exits)
     return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -24,7 +24,7 @@ from otocod.domain.request_types import (
     TargetByPercent,
     TargetByPrice,
 )
-from otocod.domain.specs import Action, InstrumentType, Leg, OrderSpec, OrderType, TimeInForce
+from otocod.domain.specs import Action, InstrumentType, Leg, OrderSpec, OrderType, Protection, TimeInForce
 from otocod.domain.spreads import Spread, spread_of
 from otocod.domain.strict_json import Reasons
 from otocod.domain.symbols import Instrument, SymbolError, parse_symbol
@@ -33,6 +33,9 @@ from otocod.domain.text import shown
 MAX_LEGS = 4
 DEFAULT_MAX_QUANTITY = 10_000  # contracts a leg; a hundred times as many shares
 _SHARES_PER_CONTRACT = 100
+
+# Where nobody says which zones there are; the same on every machine.
+COMMON_ZONES = frozenset({"America/New_York", "America/Chicago", "UTC"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +101,16 @@ class Circumstances:
     today: date
     grid: Callable[[tuple[Leg, ...]], PriceGrid]
     max_quantity: int
+    is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What the legs make together; None is what could not be told."""
+
+    spread: Spread | None = None
+    expires_on: date | None = None  # the first expiry of any leg
+    is_whole: bool = False  # every leg could be read; then None as the expiry is that of what does not expire
 
 
 def not_after_of(not_after_us: int | None, circumstances: Circumstances) -> int:
@@ -111,21 +124,22 @@ def judge(
     entry: EntryDraft | None,
     target: Target | None,
     stop: Stop | None,
+    protection: Protection,
     not_after_us: int | None,
     circumstances: Circumstances,
     reasons: Reasons,
-) -> None:
-    """Add every reason against the request; parts that are None are not judged."""
+) -> Product:
+    """Add every reason against the request; parts that are None are not judged. Answers with what the legs make."""
     if circumstances.account not in circumstances.accounts:
         remedy = "add it to `accounts` in the settings or use one that is there"
         reasons.add("account", f"{shown(circumstances.account)} is not configured: {remedy}")
     _judge_age(not_after_us, circumstances, reasons)
     if entry is None:
-        return
+        return Product()
     instruments = _judge_legs(entry, circumstances, reasons)
     is_one_product = _judge_leg_set(entry, instruments, reasons)
     _judge_entry_kind(entry, circumstances, reasons)
-    _judge_stop_kind(entry, stop, reasons)
+    _judge_stop_kind(entry, stop, protection, reasons)
     legs = entry.whole_legs()
     grid = circumstances.grid(legs) if legs and all(instruments) else None
     spread = spread_of(legs) if legs and all(instruments) and is_one_product else None
@@ -133,7 +147,9 @@ def judge(
     _judge_directions(entry, target, stop, spread, reasons)
     _judge_levels(entry, target, stop, reasons)
     _judge_percents(entry, target, stop, reasons)
-    _judge_bound(stop, spread, reasons)
+    _judge_bound(entry, stop, spread, reasons)
+    expiries = [instrument.expires_on for instrument in instruments if instrument and instrument.expires_on]
+    return Product(spread, min(expiries, default=None), is_whole=bool(instruments) and all(instruments))
 
 
 def _judge_age(not_after_us: int | None, circumstances: Circumstances, reasons: Reasons) -> None:
@@ -218,14 +234,18 @@ def _judge_entry_kind(entry: EntryDraft, circumstances: Circumstances, reasons: 
         reasons.add("entry.gtc-date", f"{entry.gtc_date} has passed: write a day from {circumstances.today} on")
 
 
-def _judge_stop_kind(entry: EntryDraft, stop: Stop | None, reasons: Reasons) -> None:
+NO_STOPS_FOR_FUTURES_OPTIONS = "the broker has no stops for futures options: leave it out and keep a target"
+_WATCHING = (Protection.AUTO, Protection.WATCHED)
+
+
+def _judge_stop_kind(entry: EntryDraft, stop: Stop | None, protection: Protection, reasons: Reasons) -> None:
     if stop is None:
         return
     if any(leg.instrument_type is InstrumentType.FUTURE_OPTION for leg in entry.legs):
-        reasons.add("stop", "the broker has no stops for futures options: leave it out and keep a target")
-    elif isinstance(stop, StopMarket) and len(entry.legs) > 1:
-        remedy = "give `price` and `price-effect` as well"
-        reasons.add("stop.trigger", f"a stop of several legs without a limit needs the watched mode: {remedy}")
+        reasons.add("stop", NO_STOPS_FOR_FUTURES_OPTIONS)
+    elif isinstance(stop, StopMarket) and len(entry.legs) > 1 and protection not in _WATCHING:
+        remedy = 'give `price` and `price-effect` as well, or write "watched"'
+        reasons.add("protection", f"a stop of several legs without a limit cannot rest at the broker: {remedy}")
 
 
 def _judge_increments(
@@ -293,11 +313,12 @@ def _judge_levels(entry: EntryDraft, target: Target | None, stop: Stop | None, r
 
 
 def _trigger_net_price(entry: EntryDraft, stop: Stop | None) -> Decimal | None:
-    """The trigger, signed: it has no effect of its own on the wire and shares that of the price, or of the leg."""
+    """The trigger, signed: on the wire it shares the effect of the price; without one, the reverse of the entry's."""
     if isinstance(stop, StopByPrice):
         return stop.trigger if stop.net_price > 0 else -stop.trigger
-    if isinstance(stop, StopMarket) and len(entry.legs) == 1 and (action := entry.legs[0].action) is not None:
-        return -stop.trigger if action.is_buy else stop.trigger
+    is_debit = opens_for_a_debit(entry)
+    if isinstance(stop, StopMarket) and is_debit is not None:
+        return -stop.trigger if is_debit else stop.trigger
     return None
 
 
@@ -323,7 +344,7 @@ def _at_worst(trigger: Decimal) -> str:
 
 
 def _judge_percents(entry: EntryDraft, target: Target | None, stop: Stop | None, reasons: Reasons) -> None:
-    is_debit = _opens_for_a_debit(entry)
+    is_debit = opens_for_a_debit(entry)
     if is_debit is False and isinstance(target, TargetByPercent) and target.profit_percent > 100:
         reason = "is more than the whole credit: write at most 100"
         reasons.add("target.profit-percent", f"{plain(target.profit_percent)} {reason}")
@@ -332,7 +353,7 @@ def _judge_percents(entry: EntryDraft, target: Target | None, stop: Stop | None,
         reasons.add("stop.loss-percent", f"{plain(stop.loss_percent)} {reason}")
 
 
-def _opens_for_a_debit(entry: EntryDraft) -> bool | None:
+def opens_for_a_debit(entry: EntryDraft) -> bool | None:
     if entry.price_effect is not None:
         return entry.price_effect is PriceEffect.DEBIT
     if len(entry.legs) == 1 and (action := entry.legs[0].action) is not None:
@@ -340,12 +361,11 @@ def _opens_for_a_debit(entry: EntryDraft) -> bool | None:
     return None
 
 
-def _judge_bound(stop: Stop | None, spread: Spread | None, reasons: Reasons) -> None:
-    if spread is None or isinstance(stop, StopByPercent | None):
+def _judge_bound(entry: EntryDraft, stop: Stop | None, spread: Spread | None, reasons: Reasons) -> None:
+    trigger = _trigger_net_price(entry, stop)
+    if spread is None or isinstance(stop, StopByPercent | None) or trigger is None:
         return
-    buys_back = not spread.ratio[0].action.is_buy
-    is_debit = stop.net_price > 0 if isinstance(stop, StopByPrice) else buys_back
-    largest = spread.largest_to_close(is_debit=is_debit)
+    largest = spread.largest_to_close(is_debit=trigger > 0)
     if largest and stop.trigger >= largest:
         reason = f"is at or beyond {plain(largest)}, the largest value the {spread.kind} can have: write less"
         reasons.add("stop.trigger", f"{plain(stop.trigger)} {reason}")

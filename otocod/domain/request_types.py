@@ -4,7 +4,11 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 
+from otocod.domain.quotes import PriceBasis
 from otocod.domain.specs import OrderSpec, Protection, Role, TimeInForce
+from otocod.domain.time_exits import TimeExit
+from otocod.domain.trailing import StopRules
+from otocod.domain.watching import DEFAULT_WATCH, WatchPolicy
 
 VERSION = 1
 DEFAULT_MAX_AGE_US = 10 * 60 * 1_000_000  # `not-after`, when absent, is this long after `created_at`
@@ -77,6 +81,11 @@ class BracketRequest:
     on_outside_change: OutsidePolicy
     tags: tuple[tuple[str, str], ...]  # sorted by key
     text: str  # canonical: equal for equal requests, see `canonical_text`
+    watch_basis: PriceBasis = PriceBasis.NATURAL
+    watch_policy: WatchPolicy = DEFAULT_WATCH
+    time_exits: tuple[TimeExit, ...] = ()  # the earliest counts
+    stop_rules: StopRules | None = None  # what moves the stop as the profit grows
+    stop_least_move: Decimal | None = None  # the smallest move of a resting stop; None: an increment of its price
 
 
 class RequestRefused(ValueError):

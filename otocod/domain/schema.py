@@ -6,12 +6,12 @@ the account, the day and the product only the daemon judges, and no schema can f
 
 from typing import Any
 
+from otocod.domain.quotes import PriceBasis
 from otocod.domain.request import (
     ENTRY_KEYS,
     EXIT_TIMES_IN_FORCE,
     LEG_KEYS,
     MAX_GRACE_S,
-    MAX_PERCENT,
     MAX_TAG_KEY_CHARACTERS,
     MAX_TAG_VALUE_CHARACTERS,
     MAX_TAGS,
@@ -22,14 +22,33 @@ from otocod.domain.request import (
     OutsidePolicy,
     PriceEffect,
 )
+from otocod.domain.request_exits import (
+    BREAK_EVEN_KEYS,
+    DEFAULT_TRAIL_BASIS,
+    MAX_AFTER_S,
+    MAX_DAYS_TO_EXPIRY,
+    MAX_DWELL_S,
+    MAX_GIVE_BACK_PERCENT,
+    MAX_MINUTES_BEFORE_CLOSE,
+    MAX_TIERS,
+    MAX_TIME_EXITS,
+    MAX_ZONE_CHARACTERS,
+    MIN_QUOTES,
+    TIER_KEYS,
+    TIME_EXIT_KEYS,
+    TRAIL_KEYS,
+    WATCH_KEYS,
+)
+from otocod.domain.request_parts import MAX_PERCENT
 from otocod.domain.request_rules import MAX_LEGS
 from otocod.domain.request_types import VERSION
 from otocod.domain.specs import Action, InstrumentType, OrderType, Protection, Role, TimeInForce
+from otocod.domain.watching import MAX_WINDOW
 
 Schema = dict[str, Any]
 
 _ABOVE_ZERO_PATTERN = r"^\+?(?=[0-9.]*[1-9])[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
-_AT_LEAST_ZERO_PATTERN = r"^\+?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+_AT_LEAST_ZERO_PATTERN = r"^(\+?[0-9]+(\.[0-9]+)?|-0+(\.0+)?)([eE][+-]?[0-9]{1,3})?$"
 
 
 def request_schema() -> Schema:
@@ -62,6 +81,13 @@ def request_schema() -> Schema:
             "propertyNames": {"minLength": 1, "maxLength": MAX_TAG_KEY_CHARACTERS},
             "additionalProperties": {"type": "string", "maxLength": MAX_TAG_VALUE_CHARACTERS},
             "description": "Carried through to every output.",
+        },
+        "watch": _watch(),
+        "time-exits": {
+            "type": "array",
+            "maxItems": MAX_TIME_EXITS,
+            "items": _time_exit(),
+            "description": "The earliest counts.",
         },
     }
     schema = _object(REQUEST_KEYS, properties, required=("version", "entry"))
@@ -140,6 +166,14 @@ def _stop() -> Schema:
             "description": "From trigger to limit. Default: a tenth of the trigger.",
         },
         "time-in-force": _one_of(EXIT_TIMES_IN_FORCE, "Day is armed again each session.", default=TimeInForce.GTC),
+        "trail": _trail(),
+        "break-even": _break_even(),
+        "tiers": {
+            "type": "array",
+            "maxItems": MAX_TIERS,
+            "items": _tier(),
+            "description": "Once the profit was so much, the stop keeps so much of it.",
+        },
     }
     return {
         **_object(STOP_KEYS, properties),
@@ -149,6 +183,105 @@ def _stop() -> Schema:
             {"required": ["loss-percent"], **_without("trigger", "price", "price-effect")},
         ],
     }
+
+
+def _watch() -> Schema:
+    properties: Schema = {
+        "on": _one_of(PriceBasis, "The price of the spread that is looked at.", default=PriceBasis.NATURAL),
+        "quotes": {
+            **_whole(MIN_QUOTES, MAX_WINDOW),
+            "description": "So many of the last `of` looks must agree; not more than `of`. Default: 2.",
+        },
+        "of": {**_whole(MIN_QUOTES, MAX_WINDOW), "description": "Default: 3."},
+        "dwell-s": {
+            **_number(_AT_LEAST_ZERO_PATTERN, minimum=0, maximum=MAX_DWELL_S),
+            "description": "Seconds for which they must agree. Default: 1.",
+        },
+    }
+    return _object(WATCH_KEYS, properties, description="How an exit that does not rest is watched for.")
+
+
+def _trail() -> Schema:
+    properties: Schema = {
+        "distance": _price("From the best price that has held to the stop."),
+        "distance-percent": _percent("Of the entry's actual net fill price."),
+        "give-back-percent": {
+            **_number(_ABOVE_ZERO_PATTERN, exclusiveMinimum=0, maximum=int(MAX_GIVE_BACK_PERCENT)),
+            "description": "Of the profit at its peak.",
+        },
+        "after-profit": _price("It follows from this profit on. Default: at once."),
+        "after-profit-percent": _percent("The same, of the entry's actual net fill price."),
+        "on": _one_of(PriceBasis, "The price that every move of the stop goes by.", default=DEFAULT_TRAIL_BASIS),
+        "least-move": _price("The stop that rests is not moved by less. Default: one increment."),
+    }
+    return {
+        **_object(TRAIL_KEYS, properties, description="The stop follows the best price; it is never loosened."),
+        "oneOf": _only("distance", "distance-percent", "give-back-percent"),
+        "anyOf": [_without("after-profit"), _without("after-profit-percent")],
+    }
+
+
+def _break_even() -> Schema:
+    properties: Schema = {
+        "after-profit": _price("Profit for one unit from which the stop stands at break-even."),
+        "after-profit-percent": _percent("The same, of the entry's actual net fill price."),
+        "keep": _at_least_zero("So much profit is kept, for costs. Default: 0."),
+    }
+    return {**_object(BREAK_EVEN_KEYS, properties), "oneOf": _only("after-profit", "after-profit-percent")}
+
+
+def _tier() -> Schema:
+    properties: Schema = {
+        "after-profit": _price("Profit for one unit from which the tier counts."),
+        "after-profit-percent": _percent("The same, of the entry's actual net fill price."),
+        "keep": _at_least_zero("Profit that the stop keeps."),
+        "keep-percent": _at_least_zero("The same, of the entry's actual net fill price.", maximum=int(MAX_PERCENT)),
+    }
+    return {
+        **_object(TIER_KEYS, properties),
+        "allOf": [{"oneOf": _only("after-profit", "after-profit-percent")}, {"oneOf": _only("keep", "keep-percent")}],
+    }
+
+
+def _time_exit() -> Schema:
+    properties: Schema = {
+        "at": {"type": "string", "pattern": "^([01][0-9]|2[0-3]):[0-5][0-9]$", "description": "By the clocks of zone."},
+        "zone": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": MAX_ZONE_CHARACTERS,
+            "description": "IANA: America/New_York.",
+        },
+        "minutes-before-close": _whole(1, MAX_MINUTES_BEFORE_CLOSE),
+        "date": {
+            "type": "string",
+            "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$",
+            "description": "Default: the first day on which the time is still to come when the entry fills.",
+        },
+        "days-to-expiry": {
+            **_whole(0, MAX_DAYS_TO_EXPIRY),
+            "description": "In place of a date: that many days, or fewer, before the first expiry. Alone: at the open.",
+        },
+        "after-s": {
+            **_number(_ABOVE_ZERO_PATTERN, exclusiveMinimum=0, maximum=MAX_AFTER_S),
+            "description": "Seconds from the first fill.",
+        },
+    }
+    return {
+        **_object(TIME_EXIT_KEYS, properties),
+        "oneOf": [
+            {"required": ["at", "zone"], **_without("minutes-before-close", "after-s")},
+            {"required": ["minutes-before-close"], **_without("at", "zone", "after-s")},
+            {"required": ["days-to-expiry"], **_without("at", "zone", "minutes-before-close", "after-s")},
+            {"required": ["after-s"], **_without("at", "zone", "minutes-before-close", "date", "days-to-expiry")},
+        ],
+        "anyOf": [_without("date"), _without("days-to-expiry")],
+    }
+
+
+def _only(*keys: str) -> list[Schema]:
+    """Exactly one of them, for `oneOf`."""
+    return [{"required": [key], **_without(*(other for other in keys if other != key))} for key in keys]
 
 
 def _object(
@@ -181,6 +314,15 @@ def _one_of(words: Any, description: str, default: str | None = None) -> Schema:
 def _number(pattern: str, **bounds: int) -> Schema:
     """A number or its text; the bounds hold for the number, the pattern is what a text can say of them."""
     return {"anyOf": [{"type": "string", "pattern": pattern}, {"type": "number", **bounds}]}
+
+
+def _whole(least: int, most: int) -> Schema:
+    pattern = _AT_LEAST_ZERO_PATTERN if least == 0 else _ABOVE_ZERO_PATTERN
+    return _number(pattern, minimum=least, maximum=most, multipleOf=1)
+
+
+def _at_least_zero(description: str, **bounds: int) -> Schema:
+    return {**_number(_AT_LEAST_ZERO_PATTERN, minimum=0, **bounds), "description": description}
 
 
 def _price(description: str) -> Schema:

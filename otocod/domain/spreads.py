@@ -66,6 +66,18 @@ class Spread:
 _KEPT = 8192
 
 
+# Standard contracts. Futures have multipliers of their own, and an adjusted option delivers something else.
+_DOLLARS_PER_POINT = {InstrumentType.EQUITY_OPTION: 100, InstrumentType.EQUITY: 1}
+
+
+def dollars_per_point(legs: tuple[Leg, ...]) -> int | None:
+    """What a net price of 1 is worth for one unit; None where only the broker knows."""
+    found = {_DOLLARS_PER_POINT.get(leg.instrument_type) for leg in legs}
+    if len(found) != 1 or any(instrument.root[-1:].isdigit() for instrument in spread_of(legs).instruments):
+        return None
+    return found.pop()
+
+
 def is_credit(net_price: Decimal) -> bool:
     """Whether a signed net price is money received."""
     return net_price < 0

@@ -36,6 +36,14 @@ CANCEL_TRIES_BEFORE_ALARM = 5
 RETRY_FIRST_US = 250_000
 RETRY_MAX_US = 5 * SECOND_US
 
+# A watched target has this long to fill in the stop's place; then the stop is put back, and the next try waits.
+SWAP_PATIENCE_US = 10 * SECOND_US
+SWAP_PAUSE_US = 30 * SECOND_US
+SWAP_PAUSE_MAX_US = 600 * SECOND_US
+# A watched stop without usable quotes is no stop.
+BLIND_STOP_US = 5 * SECOND_US
+BLIND_ALARM_US = 60 * SECOND_US
+
 CLOSE_STEP_US = 5 * SECOND_US  # a close at the natural price is priced anew after this
 # A close at a price of a person's choice: the stop is away while it works, so it is taken back after this.
 CLOSE_PATIENCE_US = 60 * SECOND_US

@@ -4,6 +4,7 @@ decided by the core, from an event, with an id of its choice.
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from otocod.domain.brackets import Bracket
@@ -52,6 +53,19 @@ from otocod.ports.store import Alarm
 log = get_log(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A submit or cancel that has ended, for whoever counts them. `bracket` is as it was when it was decided."""
+
+    kind: str  # submit, cancel
+    role: Role
+    bracket: Bracket
+    members: tuple[Member, ...]  # empty for a cancel
+    posted_us: int
+    answered_us: int
+    outcome: Outcome
+
+
 class Executor:
     def __init__(
         self,
@@ -78,6 +92,9 @@ class Executor:
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         self._held: list[tuple[Bracket, Command]] | None = []
+        self._has_ceased = False
+        # Called once the outcome has been delivered; must be short.
+        self.on_answered: Callable[[Answered], None] = lambda answered: None
 
     def release(self) -> None:
         """From here on commands leave at once. Before, while the start reconciles, they are kept."""
@@ -85,8 +102,14 @@ class Executor:
         for bracket, command in held or ():
             self.run(bracket, command)
 
+    def cease(self) -> None:
+        """Nothing leaves from here on, not even protection: another daemon manages these brackets."""
+        self._has_ceased = True
+
     def run(self, bracket: Bracket, command: Command) -> None:
         """Never blocks; requests run as tasks of their own and end in an event."""
+        if self._has_ceased and not isinstance(command, RaiseAlarm):
+            return
         if self._held is not None:
             self._held.append((bracket, command))
             return
@@ -163,7 +186,7 @@ class Executor:
         now_us = self._clock.now_us()
         spacing_s = self._gate.spacing_s(bracket, members, now_us)
         self._gate.note_posted(bracket, members, now_us)
-        self._start(self._submitted(bracket, members, outcome, spacing_s), "submit")
+        self._start(self._submitted(bracket, members, outcome, spacing_s, now_us), "submit")
 
     def _denial(
         self, bracket: Bracket, members: tuple[Member, ...], names: tuple[ExternalIdentifier, ...]
@@ -178,7 +201,12 @@ class Executor:
         return SubmitDenied(names, "; ".join(reasons))
 
     async def _submitted(
-        self, bracket: Bracket, members: tuple[Member, ...], coming: Coroutine[Any, Any, Outcome], spacing_s: float
+        self,
+        bracket: Bracket,
+        members: tuple[Member, ...],
+        coming: Coroutine[Any, Any, Outcome],
+        spacing_s: float,
+        posted_us: int,
     ) -> None:
         is_entry = members[0].role is Role.ENTRY
         if spacing_s > 0:
@@ -186,19 +214,30 @@ class Executor:
             self._notifier.alarm(Alarm(self._clock.now_us(), "over_ceiling", text, bracket.bracket_id))
             await asyncio.sleep(spacing_s)
         async with self._slots.slot(Priority.ENTRY if is_entry else Priority.PROTECTION):
+            if self._has_ceased:
+                coming.close()
+                return
             outcome = await _outcome(coming)
         names = tuple(member.external_identifier for member in members)
         if isinstance(outcome, NotSent):
             self._gate.note_not_sent(members)
         self._deliver(bracket.bracket_id, event_from_outcome(names, outcome))
+        now_us = self._clock.now_us()
+        self.on_answered(Answered("submit", members[0].role, bracket, members, posted_us, now_us, outcome))
 
     # Cancels.
 
     async def _cancel(
         self, bracket: Bracket, names: tuple[ExternalIdentifier, ...], coming: Coroutine[Any, Any, Outcome]
     ) -> None:
+        asked_us = self._clock.now_us()
         async with self._slots.slot(Priority.PROTECTION):
+            if self._has_ceased:
+                coming.close()
+                return
             outcome = await _outcome(coming)
+        order = bracket.order(names[0]) if names else None
+        role = Role.CLOSE if order is None else order.role
         match outcome:
             case Confirmed():
                 for report in outcome.reports:
@@ -207,6 +246,7 @@ class Executor:
                 self._deliver(bracket.bracket_id, CancelRefused(names, outcome.refusal))
             case NotSent() | Unknown():
                 self._deliver(bracket.bracket_id, CancelLost(names, outcome.why))
+        self.on_answered(Answered("cancel", role, bracket, (), asked_us, self._clock.now_us(), outcome))
 
     # Reads.
 

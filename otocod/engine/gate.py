@@ -32,6 +32,7 @@ class LastGate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.is_halted = False
+        self.posted_count = 0  # since the start
         self._posted: set[ExternalIdentifier] = set()
         self._sent_us: deque[int] = deque()
         self._sent_by_bracket: dict[str, deque[int]] = {}
@@ -99,6 +100,7 @@ class LastGate:
         """Called when the request is about to be written; `note_not_sent` takes it back."""
         for member in members:
             self._posted.add(member.external_identifier)
+            self.posted_count += 1
             self._sent_us.append(now_us)
             sent = self._sent_by_bracket.setdefault(bracket.bracket_id, deque())
             sent.append(now_us)

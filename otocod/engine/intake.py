@@ -11,11 +11,12 @@ from datetime import UTC, date, datetime, timedelta
 from otocod.domain.acceptance import accept, ladder_for
 from otocod.domain.brackets import Policy
 from otocod.domain.ids import AccountNumber, BracketId, RequestId
-from otocod.domain.request import canonical_text, parse_request
+from otocod.domain.request import COMMON_ZONES, canonical_text, parse_request
 from otocod.domain.request_types import BracketRequest, RequestRefused
 from otocod.domain.specs import Protection
 from otocod.engine.capabilities import Capabilities
 from otocod.engine.gate import LastGate
+from otocod.engine.limits import RiskDesk
 from otocod.engine.mailbox import Mailboxes
 from otocod.logs import get_log
 from otocod.ports.clock import Clock
@@ -25,6 +26,9 @@ from otocod.ports.store import AcceptedRow, Store, StoreFailed
 log = get_log(__name__)
 
 _LOOK_AGAIN_S = 1.0
+_ROWS_AT_ONCE = 200
+
+_First = tuple[BracketId, AccountNumber, str]  # the bracket that has a key, its account and canonical request
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -47,7 +51,9 @@ class Intake:
         policy: Callable[[], Policy],
         make_id: Callable[[], BracketId],
         is_open: Callable[[], bool],
+        risk: RiskDesk,
         broker_clock_offset_us: Callable[[], int],
+        is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
     ) -> None:
         self._mailboxes = mailboxes
         self._store = store
@@ -59,7 +65,10 @@ class Intake:
         self._policy = policy
         self._make_id = make_id
         self._is_open = is_open
+        self._risk = risk
+        self._held: dict[RequestId, tuple[str, ...]] = {}  # by a risk limit, and why
         self._broker_clock_offset_us = broker_clock_offset_us
+        self._is_zone = is_zone
         self._waiting: dict[RequestId, QueuedRequest] = {}
         self._accepting: dict[str, asyncio.Future[None]] = {}
         self._promised = 0  # orders that leave as soon as their acceptance is on disk
@@ -78,6 +87,11 @@ class Intake:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def oldest_waiting_us(self) -> int | None:
+        """When the oldest row that waits was made."""
+        return min((row.created_at_us for row in self._waiting.values()), default=None)
+
     def look_again(self) -> None:
         self._wake.set()
 
@@ -86,10 +100,17 @@ class Intake:
         while True:
             await self._pause()
             self._wake.clear()
-            for request_id in sorted(self._waiting):
-                row = self._waiting[request_id]
-                if await self._judge(row):
-                    self._waiting.pop(request_id, None)
+            waiting = sorted(self._waiting)
+            for start in range(0, len(waiting), _ROWS_AT_ONCE):
+                await self._judge_all([self._waiting[each] for each in waiting[start : start + _ROWS_AT_ONCE]])
+
+    async def _judge_all(self, rows: Sequence[QueuedRequest]) -> None:
+        # Asked together: one by one, rows by the thousand would wait longer for these answers than for the disk.
+        found = await asyncio.gather(*(self._store.bracket_of_ref(row.client_ref) for row in rows))
+        known = {row.client_ref: first for row, first in zip(rows, found, strict=True)}
+        for row in rows:
+            if await self._judge(row, known):
+                self._waiting.pop(row.request_id, None)
 
     async def _pause(self) -> None:
         # Rows that may not be accepted yet are looked at again, so that they are told when they have grown stale.
@@ -99,19 +120,23 @@ class Intake:
         except TimeoutError:
             return
 
-    async def _judge(self, row: QueuedRequest) -> bool:
-        """Whether the row is done with."""
+    async def _judge(self, row: QueuedRequest, known: dict[str, _First | None]) -> bool:
+        """Whether the row is done with. `known`: what the database has under the rows' keys."""
         earlier = self._accepting.get(row.client_ref)
         if earlier is not None:
             await asyncio.wait([earlier])
-        first = await self._store.bracket_of_ref(row.client_ref)
+        if earlier is not None or row.client_ref not in known:
+            first = await self._store.bracket_of_ref(row.client_ref)
+        else:
+            # What is accepted from here on is not in it: the next row with this key has to ask again.
+            first = known.pop(row.client_ref)
         if first is not None:
             self._answer_repeat(row, first)
             return True
         try:
             request = self._parse(row)
         except RequestRefused as refused:
-            self._reject(row, refused.reasons)
+            self._reject(row, (*refused.reasons, *self._held.pop(row.request_id, ())))
             return True
         if not self._may_enter():
             return False
@@ -124,6 +149,14 @@ class Intake:
         if reasons:
             self._reject(row, reasons)
             return True
+        verdict = self._risk.judge(request, self._promised)
+        if verdict.refusals:
+            self._reject(row, verdict.refusals)
+            return True
+        if verdict.waits:
+            self._held[row.request_id] = tuple(f"it waited because {why}" for _, why in verdict.waits)
+            return False
+        self._held.pop(row.request_id, None)
         self._accept(row, request, usable)
         return True
 
@@ -142,13 +175,14 @@ class Intake:
             created_at_us=row.created_at_us,
             now_us=now_us,
             today=exchange_day(now_us),
+            is_zone=self._is_zone,
         )
 
     def _clashes(self, row: QueuedRequest, request: BracketRequest) -> tuple[str, ...]:
         """The broker refuses opposite orders on one symbol, so two brackets on one leg would stop each other."""
         symbols = {leg.symbol for leg in request.entry.legs}
         found: list[str] = []
-        for bracket in self._mailboxes.open_brackets():
+        for bracket in self._mailboxes.open_on(symbols):
             if bracket.account != row.account:
                 continue
             shared = sorted(symbols & {leg.symbol for leg in bracket.request.entry.legs})
@@ -175,6 +209,7 @@ class Intake:
         accepted = AcceptedRow(row.request_id, row.client_ref, row.account, row.text)
         future = self._mailboxes.accept(decision, accepted)
         self._accepting[row.client_ref] = future
+        self._risk.note_accepted(bracket_id, request)
         orders = len(decision.bracket.orders)
         self._promised += orders
         future.add_done_callback(lambda done: self._accepted(done, row, bracket_id, orders))

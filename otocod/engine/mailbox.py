@@ -26,6 +26,7 @@ from otocod.ports.store import AcceptedRow, BracketChange, Setting, Store, Store
 log = get_log(__name__)
 
 _COMMIT_RETRY_S = 1.0
+_LOG_DELAY_S = 0.002
 _REJECTED_RETRY_S = 30.0  # the record may have changed into one that is taken
 
 
@@ -50,6 +51,8 @@ class Mailboxes:
         *,
         run_command: Callable[[Bracket, Command], None],
         set_deadline: Callable[[BracketId, int | None], None],
+        on_changed: Callable[[Bracket], None] = lambda bracket: None,
+        on_forgotten: Callable[[BracketId], None] = lambda bracket_id: None,
         on_store_failure: Callable[[StoreFailed], None],
         on_store_recovery: Callable[[], None],
     ) -> None:
@@ -57,6 +60,8 @@ class Mailboxes:
         self._clock = clock
         self._run_command = run_command
         self._set_deadline = set_deadline
+        self._on_changed = on_changed
+        self._on_forgotten = on_forgotten
         self._on_store_failure = on_store_failure
         self._on_store_recovery = on_store_recovery
         self._has_failed = False
@@ -64,18 +69,28 @@ class Mailboxes:
         self._by_external_identifier: dict[ExternalIdentifier, BracketId] = {}
         self._by_broker_order_id: dict[BrokerOrderId, BracketId] = {}
         self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
+        self._by_symbol: dict[str, set[BracketId]] = {}
         self._durable: dict[BracketId, Bracket] = {}  # as last committed
         self._unsaved: dict[BracketId, _Unsaved] = {}
         self._timers: set[asyncio.TimerHandle] = set()
+        self._unlogged: list[tuple[Bracket, JournalEntry]] = []
+        self._log_timer: asyncio.TimerHandle | None = None
         self._last_commit: dict[BracketId, asyncio.Future[None]] = {}  # under way
 
     def load(self, brackets: Iterable[Bracket]) -> None:
         for bracket in brackets:
             self.brackets[bracket.bracket_id] = self._durable[bracket.bracket_id] = bracket
             self._index(None, bracket)
+            self._on_changed(bracket)
 
     def open_brackets(self) -> tuple[Bracket, ...]:
         return tuple(bracket for bracket in self.brackets.values() if bracket.state is not BracketState.CLOSED)
+
+    def open_on(self, symbols: Iterable[str]) -> tuple[Bracket, ...]:
+        """Open brackets that trade any of these, the oldest first."""
+        ids = sorted({bracket_id for symbol in symbols for bracket_id in self._by_symbol.get(symbol, ())})
+        found = (self.brackets[bracket_id] for bracket_id in ids)
+        return tuple(bracket for bracket in found if bracket.state is not BracketState.CLOSED)
 
     def owner_of(self, report: OrderReport) -> BracketId | None:
         """The bracket a report belongs to, by whatever id of it is known here."""
@@ -98,6 +113,7 @@ class Mailboxes:
         bracket = decision.bracket
         self.brackets[bracket.bracket_id] = bracket
         self._index(None, bracket)
+        self._on_changed(bracket)
         change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)
         future = self._last_commit[bracket.bracket_id] = self._store.commit(change)
         future.add_done_callback(lambda done: self._accepted(done, decision))
@@ -160,12 +176,31 @@ class Mailboxes:
         if after is not before:
             self._index(before, after)
             self._set_deadline(bracket_id, after.wake_at_us)
-        for entry in decision.journal:
-            log.info("bracket_event", bracket_id=bracket_id, told=entry.event, state=after.state, detail=entry.detail)
+            self._on_changed(after)
+        self._log_later(after, decision.journal)
         if after != before or decision.journal or late:
             self._save(before, decision, late, text_from_events(events))
         else:
             self.drop_if_closed(bracket_id)
+
+    def _log_later(self, bracket: Bracket, journal: Sequence[JournalEntry]) -> None:
+        """A line costs as much as an order, and whoever reads the log may hold it up: first the orders leave."""
+        if not journal:
+            return
+        self._unlogged.extend((bracket, entry) for entry in journal)
+        if self._log_timer is None:
+            self._log_timer = asyncio.get_running_loop().call_later(_LOG_DELAY_S, self._log)
+
+    def _log(self) -> None:
+        unlogged, self._unlogged, self._log_timer = self._unlogged, [], None
+        for bracket, entry in unlogged:
+            log.info(
+                "bracket_event",
+                bracket_id=bracket.bracket_id,
+                told=entry.event,
+                state=bracket.state,
+                detail=entry.detail,
+            )
 
     def _must_wait(self, bracket_id: BracketId, command: Command) -> bool:
         """For the disk: what the core says must wait, and ids made by a decision whose commit is still under way."""
@@ -191,7 +226,9 @@ class Mailboxes:
             unsaved.texts.append(text)
             unsaved.late.extend(late)
             return
-        change = BracketChange(before, decision.bracket, decision.journal, self._clock.now_us(), text)
+        change = BracketChange(
+            before, decision.bracket, decision.journal, self._clock.now_us(), text, is_awaited=bool(late)
+        )
         future = self._store.commit(change)
         self._last_commit[bracket_id] = future
         future.add_done_callback(lambda done: self._saved(done, change, late))
@@ -308,6 +345,7 @@ class Mailboxes:
         self._last_commit.pop(bracket_id, None)
         self._durable.pop(bracket_id, None)
         self._set_deadline(bracket_id, None)
+        self._on_forgotten(bracket_id)
         for order in bracket.orders:
             self._by_external_identifier.pop(order.external_identifier, None)
             for view in order.views:
@@ -318,9 +356,17 @@ class Mailboxes:
                 self._by_complex_order_id.pop(order.complex_order_id, None)
         for _, external_identifier in (*bracket.staged, *bracket.suspects):
             self._by_external_identifier.pop(external_identifier, None)
+        for leg in bracket.request.entry.legs:
+            trading = self._by_symbol.get(leg.symbol, set())
+            trading.discard(bracket_id)
+            if not trading:
+                self._by_symbol.pop(leg.symbol, None)
 
     def _index(self, before: Bracket | None, after: Bracket) -> None:
         bracket_id = after.bracket_id
+        if before is None:
+            for leg in after.request.entry.legs:
+                self._by_symbol.setdefault(leg.symbol, set()).add(bracket_id)
         if before is None or before.staged is not after.staged or before.suspects is not after.suspects:
             for _, external_identifier in (*after.staged, *after.suspects):
                 self._by_external_identifier[external_identifier] = bracket_id
@@ -338,3 +384,6 @@ class Mailboxes:
     def stop(self) -> None:
         for timer in self._timers:
             timer.cancel()
+        if self._log_timer is not None:
+            self._log_timer.cancel()
+        self._log()

@@ -28,11 +28,13 @@ from otocod.domain.request import parse_request
 from otocod.domain.request_types import RequestRefused
 from otocod.domain.specs import OrderSpec, Role
 from otocod.domain.spreads import spread_of
+from otocod.engine.halts import HaltLevel
 from otocod.engine.intake import exchange_day
 from otocod.engine.reconciler import SECOND_US
 from otocod.engine.supervisor import Supervisor
-from otocod.ports.admin import AdminRefused, BrokerUnreachable, JsonList, JsonObject
+from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject
 from otocod.ports.broker import Confirmed, NotSent, ReadFailed, Refused, Unknown
+from otocod.ports.store import Alarm
 
 # Closed brackets of the last day are compared with the broker as well.
 _AUDIT_REACH_US = 24 * 3600 * SECOND_US
@@ -87,8 +89,11 @@ class OperatorService:
             },
             "login": "refused" if supervisor.login_refused is not None else "ok",
             "last_reconcile_at": _iso(supervisor.reconciler.last_completed_us),
-            "halted": supervisor.gate.is_halted,
+            "halted": supervisor.halts.level is not HaltLevel.NONE,
+            "halt_level": supervisor.halts.level.value,
             "halt_reason": supervisor.halt_reason,
+            "orders_today": supervisor.risk.orders_today,
+            "risk_today": str(supervisor.risk.risk_today),
             "requests_waiting": supervisor.intake.waiting,
             **await self._reads.summary(),
         }
@@ -203,9 +208,27 @@ class OperatorService:
 
     # Commands on the daemon.
 
-    async def halt(self, *, reason: str, by: str) -> JsonObject:
-        await self._supervisor.halt(f"{reason or 'by an operator'} ({by})")
+    async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
+        wanted = _halt_level(level)
+        if wanted is HaltLevel.FLATTEN and not confirm and self._supervisor.halts.level is not HaltLevel.FLATTEN:
+            raise AdminRefused(tuple(self._what_flatten_does()))
+        text = f"{reason or 'by an operator'} ({by})"
+        is_rising = wanted.rank > self._supervisor.halts.level.rank
+        await self._supervisor.halt(text, wanted, by)
+        if wanted is HaltLevel.FLATTEN and is_rising:
+            self._alarm("flattening", f"every position is being closed at the natural price: {text}")
         return await self.status()
+
+    def _what_flatten_does(self) -> list[str]:
+        present = self._supervisor.mailboxes.open_brackets()
+        positions = sum(bracket.open_units > 0 for bracket in present)
+        return [
+            f"flatten closes every position at the natural price ({positions} brackets) and cancels every entry that"
+            f" works ({len(present) - positions} brackets): confirm it (--yes)"
+        ]
+
+    def _alarm(self, code: str, text: str) -> None:
+        self._supervisor.notifier.alarm(Alarm(self._supervisor.clock.now_us(), code, text))
 
     async def resume(self, *, by: str) -> JsonObject:
         await self._supervisor.resume()
@@ -268,7 +291,13 @@ class OperatorService:
                 positions[account] = {position.symbol: position.signed_quantity for position in found}
         except ReadFailed as error:
             raise BrokerUnreachable(f"the broker could not be asked: {error}") from None
-        return await self._reads.audit(orders, positions)
+        report = await self._reads.audit(orders, positions)
+        if report["violations"]:
+            first = report["violations"][0]
+            self._alarm(
+                "audit_failed", f"{len(report['violations'])} violations, first {first['rule']}: {first['text']}"
+            )
+        return report
 
     async def dry_run(self, account: str, request_text: str, /) -> JsonObject:
         now_us = self._supervisor.clock.now_us()
@@ -280,6 +309,7 @@ class OperatorService:
                 created_at_us=now_us,
                 now_us=now_us,
                 today=exchange_day(now_us),
+                is_zone=self._supervisor.is_zone,
             )
         except RequestRefused as refused:
             return {"reasons": list(refused.reasons), "broker": None}
@@ -296,7 +326,11 @@ class OperatorService:
                 raise BrokerUnreachable(outcome.why)
 
     async def backup(self, to: str, /) -> JsonObject:
-        return await self._reads.backup(to)
+        try:
+            return await self._reads.backup(to)
+        except AdminFailed as error:
+            self._alarm("backup_failed", str(error))
+            raise
 
     async def reload(self) -> JsonObject:
         return await self._surroundings.reload()
@@ -307,6 +341,13 @@ def _iso(at_us: int | None) -> str | None:
         return None
     at = datetime.fromtimestamp(at_us // SECOND_US, UTC).replace(microsecond=at_us % SECOND_US)
     return at.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _halt_level(level: str) -> HaltLevel:
+    known = [each.value for each in HaltLevel if each is not HaltLevel.NONE]
+    if level not in known:
+        raise AdminRefused((f"level: one of {', '.join(known)}, not {level}",))
+    return HaltLevel(level)
 
 
 def _reasons_not_to_cancel(present: Bracket) -> list[str]:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
+from otocod.domain.brackets import BracketState
 from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported
 from otocod.domain.ids import BracketId, ExternalIdentifier
 from otocod.domain.orders import OrderReport
@@ -16,7 +17,8 @@ log = get_log(__name__)
 
 class Router:
     """Reports of orders that are nobody's here: ours from a closed bracket (it is loaded), ours and unknown to the
-    database (two daemons on one account, or an old backup: entries stop), or foreign (left alone)."""
+    database or of an open bracket that was never here (two daemons, or an old backup: entries stop), or foreign (left
+    alone)."""
 
     def __init__(self, mailboxes: Mailboxes, store: Store, *, on_stranger: Callable[[OrderReport], None]) -> None:
         self._mailboxes = mailboxes
@@ -77,6 +79,12 @@ class Router:
             for report in waiting:
                 if not report.status.is_terminal:
                     self._on_stranger(report)
+            return
+        is_here = bracket.bracket_id in self._mailboxes.brackets
+        if bracket.state is not BracketState.CLOSED and not is_here:
+            # All open brackets of this database are in memory, but for those that another daemon has accepted since.
+            for report in waiting:
+                self._on_stranger(report)
             return
         for report in waiting:
             if bracket.bracket_id not in self._mailboxes.brackets:

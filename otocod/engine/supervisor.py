@@ -18,16 +18,22 @@ from otocod.domain.commands import Command, LearnCapability
 from otocod.domain.events import DaemonRestarted, Event, TimeReached
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.orders import OrderReport
+from otocod.domain.request import COMMON_ZONES
+from otocod.domain.time_exits import ZoneOffsets
 from otocod.engine.capabilities import Capabilities, product_of
 from otocod.engine.executor import Executor
 from otocod.engine.gate import LastGate, Limits
+from otocod.engine.halts import HaltLevel, Halts
 from otocod.engine.intake import Intake
+from otocod.engine.limits import NO_LIMITS, RiskDesk, RiskLimits
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import PositionWatch
+from otocod.engine.quotewatch import QuoteWatch
 from otocod.engine.reconciler import AccountReport, Reconciler
 from otocod.engine.router import Router
 from otocod.engine.scheduler import Scheduler
 from otocod.engine.slots import Slots
+from otocod.engine.timedesk import TimeDesk
 from otocod.logs import get_log
 from otocod.ports.broker import (
     Broker,
@@ -44,6 +50,7 @@ from otocod.ports.broker import (
 )
 from otocod.ports.clock import Clock
 from otocod.ports.notifier import Notifier
+from otocod.ports.quotes import QuoteFeed, SessionSource
 from otocod.ports.requests import RequestQueue
 from otocod.ports.store import Alarm, Setting, Store, StoreFailed
 
@@ -57,7 +64,6 @@ STOP_LIMIT_S = 8.0
 STREAM_PATIENCE_S = 5.0
 _LOGIN_LOOK_S = 2.0
 
-HALT = "halt"
 CLEAN_STOP = "clean_stop"
 
 
@@ -68,6 +74,7 @@ class EngineSettings:
     orders_per_minute: int
     orders_per_bracket: int
     policy: Policy
+    limits: RiskLimits = NO_LIMITS
 
 
 class Supervisor:
@@ -86,6 +93,10 @@ class Supervisor:
         make_id: Callable[[], BracketId],
         drain_broker: Callable[[float], Awaitable[bool]],
         on_ready: Callable[[], None],
+        feed: QuoteFeed | None = None,
+        sessions: SessionSource | None = None,
+        zone_offsets: Callable[[str, int, int], ZoneOffsets] | None = None,
+        is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
     ) -> None:
         self.settings = settings
         self.policy = settings.policy
@@ -93,7 +104,7 @@ class Supervisor:
         self.streamer = streamer
         self.store = store
         self.clock = clock
-        self._notifier = notifier
+        self.notifier = notifier
         self._drain_broker = drain_broker
         self._on_ready = on_ready
         self.gate = LastGate(
@@ -101,14 +112,27 @@ class Supervisor:
         )
         self.slots = Slots(REQUEST_SLOTS, reserved=PROTECTION_SLOTS)
         self.scheduler = Scheduler(clock, self._due)
+        # Without a feed nothing is watched: the stop rests alone, and says so.
+        self.quotes = None if feed is None else QuoteWatch(feed, clock, deliver=self.tell)
+        self.times: TimeDesk | None = None
         self.mailboxes = Mailboxes(
             store,
             clock,
             run_command=self._run_command,
             set_deadline=self.scheduler.set,
+            on_changed=self._bracket_changed,
+            on_forgotten=self._bracket_forgotten,
             on_store_failure=self._store_failed,
             on_store_recovery=self._store_recovered,
         )
+        if sessions is not None and zone_offsets is not None:
+            self.times = TimeDesk(
+                sessions,
+                clock,
+                zone_offsets=zone_offsets,
+                open_brackets=self.mailboxes.open_brackets,
+                deliver=self.tell,
+            )
         self.router = Router(self.mailboxes, store, on_stranger=self._stranger)
         self.positions = PositionWatch(broker, self.mailboxes, self.slots)
         self.reconciler = Reconciler(
@@ -121,6 +145,21 @@ class Supervisor:
             accounts=settings.accounts,
             interval_s=settings.reconcile_interval_s,
             is_stream_healthy=lambda: self.streamer.is_healthy,
+        )
+        self.halts = Halts(
+            store,
+            clock,
+            self.gate,
+            open_brackets=self.mailboxes.open_brackets,
+            tell=self.tell,
+            look_again=lambda: self.intake.look_again(),
+        )
+        self.risk = RiskDesk(
+            settings.limits,
+            clock,
+            open_brackets=self.mailboxes.open_brackets,
+            posted=lambda: self.gate.posted_count,
+            on_held=self._held_by_limit,
         )
         self.capabilities = Capabilities(broker, clock, store, self.slots)
         self.executor = Executor(
@@ -144,12 +183,14 @@ class Supervisor:
             accounts=settings.accounts,
             policy=lambda: self.policy,
             make_id=make_id,
-            is_open=lambda: self.is_ready and not self.is_stopping and self._disk_alarm is None,
+            is_open=self._takes_requests,
+            risk=self.risk,
             broker_clock_offset_us=lambda: self.reconciler.clock_offset_us,
+            is_zone=is_zone,
         )
+        self.is_zone = is_zone
         self.is_ready = False
         self.is_stopping = False
-        self.halt_reason: str | None = None
         self.login_refused: str | None = None
         self.waiting_for = "the database"
         self._disk_alarm: str | None = None
@@ -197,8 +238,7 @@ class Supervisor:
     async def _start(self) -> None:
         settings = await self.store.settings()
         is_clean = settings.get(CLEAN_STOP) == "yes"
-        self.halt_reason = settings.get(HALT) or None
-        self.gate.is_halted = self.halt_reason is not None
+        self.halts.load(settings)
         self.mailboxes.load(await self.store.load_open())
         await self.capabilities.load()
         self._spawn(self.streamer.run(self._stream_event), "streamer")
@@ -216,6 +256,11 @@ class Supervisor:
         self._let_stream_in()
         self._spawn(self.reconciler.run(), "reconciler")
         self._spawn(self.intake.run(), "intake")
+        if self.quotes is not None:
+            self._spawn(self.quotes.run(), "quotes")
+        if self.times is not None:
+            self._spawn(self.times.run(), "times")
+        self._spawn(self.halts.run(), "halts")
         self.reconciler.last_completed_us = self.clock.now_us()
         self.is_ready = True
         self.waiting_for = ""
@@ -237,7 +282,7 @@ class Supervisor:
                 reports = await self.reconciler.first_reports()
             except LoginRefused as refused:
                 if self.login_refused is None:
-                    self._notifier.alarm(Alarm(self.clock.now_us(), "login_refused", str(refused)))
+                    self.notifier.alarm(Alarm(self.clock.now_us(), "login_refused", str(refused)))
                 self.login_refused = str(refused)
                 # The authenticator knows when the next try is due; asking it is free.
                 await self._pause(_LOGIN_LOOK_S)
@@ -259,7 +304,7 @@ class Supervisor:
         self.is_ready = False
         self.scheduler.stop()
         for task in list(self._tasks):
-            if task is start or task.get_name() in ("intake", "reconciler"):
+            if task is start or task.get_name() in ("intake", "reconciler", "halts", "quotes", "times"):
                 task.cancel()
         is_drained = await self.executor.drain(STOP_LIMIT_S)
         is_drained = await self._drain_broker(1.0) and is_drained
@@ -286,6 +331,18 @@ class Supervisor:
     def _run_command(self, bracket: Bracket, command: Command) -> None:
         self.executor.run(bracket, command)
 
+    def _bracket_changed(self, bracket: Bracket) -> None:
+        if self.quotes is not None:
+            self.quotes.bracket_changed(bracket)
+        if self.times is not None:
+            self.times.bracket_changed(bracket)
+
+    def _bracket_forgotten(self, bracket_id: BracketId) -> None:
+        if self.quotes is not None:
+            self.quotes.forget(bracket_id)
+        if self.times is not None:
+            self.times.forget(bracket_id)
+
     def _due(self, bracket_id: BracketId) -> None:
         self.tell(bracket_id, TimeReached())
 
@@ -301,19 +358,23 @@ class Supervisor:
             evidence=command.evidence,
         )
 
-    def halt(self, reason: str) -> "asyncio.Future[None]":
-        """No new entries from this moment on, and after a restart too. Exits are managed as ever."""
-        self.gate.is_halted = True
-        self.halt_reason = reason
-        log.warning("halted", reason=reason)
-        return self.store.commit(Setting(HALT, reason))
+    @property
+    def halt_reason(self) -> str | None:
+        return self.halts.reason
+
+    def halt(self, reason: str, level: HaltLevel = HaltLevel.ENTRIES, by: str = "otocod") -> "asyncio.Future[None]":
+        """In force from this moment on, and after a restart too. Exits are managed as ever."""
+        return self.halts.halt(reason, level, by)
 
     def resume(self) -> "asyncio.Future[None]":
-        self.gate.is_halted = False
-        self.halt_reason = None
-        log.info("resumed")
-        self.intake.look_again()
-        return self.store.commit(Setting(HALT, ""))
+        return self.halts.resume()
+
+    def _takes_requests(self) -> bool:
+        is_able = self.is_ready and not self.is_stopping and self._disk_alarm is None
+        return is_able and not self.halts.stops_intake
+
+    def _held_by_limit(self, limit: str, why: str) -> None:
+        self.notifier.alarm(Alarm(self.clock.now_us(), "limit_reached", f"new entries wait: {why}"))
 
     def _stranger(self, report: OrderReport) -> None:
         """An order with our source works at the broker and our database does not know it."""
@@ -323,15 +384,24 @@ class Supervisor:
             f"order {report.broker_order_id} carries our source and is not in this database: another daemon on this"
             " account, or a database restored from a backup. New entries are halted; find out, then `otocod resume`"
         )
-        self._notifier.alarm(Alarm(self.clock.now_us(), "stranger", text))
-        self.halt(text)
+        self.notifier.alarm(Alarm(self.clock.now_us(), "stranger", text))
+        self.halt(text).add_done_callback(self._halt_kept)
+
+    def _halt_kept(self, done: "asyncio.Future[None]") -> None:
+        """If it is another daemon on this very database, the commit is where we learn that it is no longer ours."""
+        error = None if done.cancelled() else done.exception()
+        if isinstance(error, StoreFailed):
+            self._store_failed(error)
 
     def _store_failed(self, error: StoreFailed) -> None:
         if self._disk_alarm is None:
             text = f"the database refused a change ({error}): no new entries, exits go on, trying again"
             self._disk_alarm = text
-            self._notifier.alarm(Alarm(self.clock.now_us(), "store_failed", text))
+            self.notifier.alarm(Alarm(self.clock.now_us(), "store_failed", text))
             log.error("store_failed", error=str(error))
+        if error.is_fenced:
+            # Two that act on one record would send everything twice.
+            self.executor.cease()
         if error.is_final:
             # Nothing that was committed since can be believed: end, and begin from what is on disk.
             self._failure = error

@@ -6,6 +6,7 @@ HTML page, because that proxy never looks at `Accept`. The token service follows
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import msgspec
@@ -16,6 +17,19 @@ Json = dict[str, Any]
 
 # Bytes of JSON; an order's messages are encoded several times a status step, so the fast encoder matters.
 encode = msgspec.json.encode
+
+
+def decoded(text: str | bytes, **how: Any) -> Any:
+    """JSON from outside, `how` being what json.loads takes. Raises ValueError for whatever could not be sent back.
+
+    That is nesting beyond what a reader's stack takes, half a surrogate pair, and integers of more than 64 bits.
+    """
+    try:
+        found = json.loads(text, **how)
+        encode(found)
+    except (RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from None
+    return found
 
 
 class VersionRefused(Refused):

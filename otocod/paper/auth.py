@@ -59,6 +59,23 @@ class Tokens:
         return count
 
 
+class QuoteTokens:
+    """Tokens of the quote feed: another kind, which live a day. One that was not issued here is taken, as secrets are:
+    only what is known to have ended is refused."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(f"quote-tokens:{seed}")
+        self._expires_at_us: dict[str, int] = {}
+
+    def issue(self, *, now_us: int, life_s: int) -> str:
+        token = f"paper-quotes-{self._random.getrandbits(64):016x}"
+        self._expires_at_us[token] = now_us + life_s * 1_000_000
+        return token
+
+    def accepts(self, token: str, *, now_us: int) -> bool:
+        return self._expires_at_us.get(token, now_us + 1) > now_us
+
+
 def grant(form: Mapping[str, object]) -> None:
     """Checks a token request's fields. Raises TokenRefused; secrets are neither compared nor kept."""
     kind = form.get("grant_type")

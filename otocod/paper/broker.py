@@ -18,7 +18,7 @@ from typing import Protocol
 
 from otocod.paper import sessions
 from otocod.paper.answers import Json
-from otocod.paper.auth import Tokens
+from otocod.paper.auth import QuoteTokens, Tokens
 from otocod.paper.exchange import Exchange
 from otocod.paper.faults import Faults, FaultsInvalid
 from otocod.paper.market import ScriptStep, Walk
@@ -63,6 +63,7 @@ class PaperBroker:
         self.server_rules = ServerRules()
         self.faults = Faults(seed)
         self.tokens = Tokens(seed)
+        self.quote_tokens = QuoteTokens(seed)
         self.walk = Walk(seed)
         self.log = TruthLog()
         self.accounts = tuple(accounts)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal, InvalidOperation
 
 from aiohttp import web
 
-from otocod.paper.answers import Json
+from otocod.paper.answers import Json, decoded
 
 BY = ("broker", "user")
 
@@ -27,7 +26,7 @@ async def read_body(request: web.Request) -> Json:
     if not raw.strip():
         return {}
     try:
-        body = json.loads(raw, parse_float=Decimal)
+        body = decoded(raw, parse_float=Decimal)
     except ValueError:
         raise ControlError(400, "the body is not valid JSON") from None
     if not isinstance(body, dict):

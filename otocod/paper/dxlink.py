@@ -13,23 +13,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType, web
 
 from otocod.paper import symbols
-from otocod.paper.answers import Json, encode
+from otocod.paper.answers import Json, decoded, encode
 
 if TYPE_CHECKING:
     from otocod.paper.broker import PaperBroker
 
 SERVER_VERSION = "1.0-2.1.0-paper"
-KEEPALIVE_S = 60
 MAX_QUEUED_EVENTS = 50_000
 QUOTE_FIELDS = (
     "eventType",
@@ -46,7 +43,6 @@ QUOTE_FIELDS = (
     "askPrice",
     "askSize",
 )
-_STREAMER_OPTION = re.compile(r"\.([A-Z0-9]{1,5}?)(\d{6})([CP])(\d{1,5}(?:\.\d{1,3})?)")
 
 
 @dataclass(slots=True)
@@ -71,19 +67,59 @@ class QuoteConnection:
         self._outgoing: asyncio.Queue[str] = asyncio.Queue(MAX_QUEUED_EVENTS)
         self._is_authorized = False
         self._was_told_unauthorized = False
+        self._closing: asyncio.Task[bool] | None = None
+        self._keepalive_s: float | None = None  # the client is promised a sign of life so often
 
     async def write(self) -> None:
         while True:
-            await self._socket.send_str(await self._outgoing.get())
+            try:
+                async with asyncio.timeout(None if self._keepalive_s is None else self._keepalive_s / 2):
+                    text = await self._outgoing.get()
+            except TimeoutError:
+                self.send({"type": "KEEPALIVE", "channel": 0})
+            else:
+                await self._socket.send_str(text)
 
     def send(self, message: Json) -> None:
-        if self._broker.faults.strike("dxlink_silent") is not None:
-            return
-        try:
-            self._outgoing.put_nowait(_text(message))
-        except asyncio.QueueFull:
-            # The feed conflates for slow readers; a lost quote is followed by a newer one.
-            return
+        faults = self._broker.faults
+        if faults.armed:
+            if faults.strike("dxlink_silent") is not None or faults.strike("dxlink_half_open") is not None:
+                return
+            if faults.strike("dxlink_garbage") is not None:
+                self._put("}{ no message")
+            changed = self._instead(message)
+            if changed is None:
+                return
+            message = changed
+        self._put(_text(message))
+
+    def _instead(self, message: Json) -> Json | None:
+        """The message, or what a fault has in its place; None when the connection is closed for it."""
+        faults = self._broker.faults
+        bye = faults.strike("dxlink_bye")
+        if bye is not None:
+            self._close(int(bye["code"]), str(bye["reason"]))
+            return None
+        error = faults.strike("dxlink_error")
+        if error is not None:
+            return {"type": "ERROR", "channel": 0, "error": error["error"], "message": error["message"]}
+        if message["channel"] in self.channels and faults.strike("dxlink_channel_closed") is not None:
+            del self.channels[message["channel"]]
+            return {"type": "CHANNEL_CLOSED", "channel": message["channel"]}
+        if self._is_authorized and faults.strike("dxlink_token_death") is not None:
+            self._is_authorized = False
+            return {"type": "AUTH_STATE", "channel": 0, "state": "UNAUTHORIZED"}
+        return message
+
+    def _put(self, text: str) -> None:
+        # The feed conflates for slow readers; a lost quote is followed by a newer one.
+        with contextlib.suppress(asyncio.QueueFull):
+            self._outgoing.put_nowait(text)
+
+    def _close(self, code: int, reason: str) -> None:
+        self._closing = asyncio.get_running_loop().create_task(
+            self._socket.close(code=code, message=reason.encode()), name="dxlink-bye"
+        )
 
     def receive(self, message: Json) -> None:
         kind = message.get("type")
@@ -116,15 +152,17 @@ class QuoteConnection:
         self.send({"type": "ERROR", "channel": channel, "error": error, "message": text})
 
     def _setup(self, message: Json) -> None:
+        keepalive_s = self._broker.server_rules.whole("quotes.keepalive_s")
         self.send(
             {
                 "type": "SETUP",
                 "channel": 0,
-                "keepaliveTimeout": KEEPALIVE_S,
-                "acceptKeepaliveTimeout": message.get("acceptKeepaliveTimeout", KEEPALIVE_S),
+                "keepaliveTimeout": keepalive_s,
+                "acceptKeepaliveTimeout": message.get("acceptKeepaliveTimeout", keepalive_s),
                 "version": SERVER_VERSION,
             }
         )
+        self._keepalive_s = keepalive_s
         # Said once: a second UNAUTHORIZED means a refused token, and some clients send AUTH right behind SETUP.
         if not self._was_told_unauthorized:
             self._was_told_unauthorized = True
@@ -134,11 +172,16 @@ class QuoteConnection:
         if self._is_authorized:
             return
         token = message.get("token")
-        if not isinstance(token, str) or not token:
+        if not isinstance(token, str) or not token or self._is_refused(token):
             self.send({"type": "AUTH_STATE", "channel": 0, "state": "UNAUTHORIZED"})
             return
         self._is_authorized = True
         self.send({"type": "AUTH_STATE", "channel": 0, "state": "AUTHORIZED", "userId": "paper"})
+
+    def _is_refused(self, token: str) -> bool:
+        broker = self._broker
+        is_good = broker.quote_tokens.accepts(token, now_us=broker.clock.now_us())
+        return not is_good or broker.faults.strike("dxlink_token_refused") is not None
 
     def _open(self, number: int, message: Json) -> None:
         service = message.get("service")
@@ -206,13 +249,20 @@ class QuoteConnection:
         """One quote in the channel's format."""
         if channel.is_compact:
             names = channel.fields["Quote"]
-            data: list[object] = ["Quote", [event.get(name, 0) for name in names]]
+            values = [event.get(name, 0) for name in names]
+            if self._broker.faults.strike("quote_short", self._subject(event)) is not None:
+                values.pop()
+            data: list[object] = ["Quote", values]
         else:
             data = [event]
         self.send({"type": "FEED_DATA", "channel": channel.number, "data": data})
 
+    @staticmethod
+    def _subject(event: Json) -> dict[str, str]:
+        return {"symbol": symbols.order_symbol(str(event["eventSymbol"]))}
+
     def publish(self, streamer_symbol: str, event: Json) -> None:
-        for channel in self.channels.values():
+        for channel in list(self.channels.values()):
             if streamer_symbol in channel.subscribed.get("Quote", ()):
                 self.send_event(channel, event)
 
@@ -233,11 +283,7 @@ class QuoteHub:
 
     def symbol_of(self, streamer_symbol: str) -> str:
         """The order form of a streamer symbol; other kinds of symbols are spelled the same in both."""
-        found = _STREAMER_OPTION.fullmatch(streamer_symbol)
-        if found is None:
-            return streamer_symbol
-        thousandths = round(Decimal(found[4]) * 1000)
-        return f"{found[1]:<6}{found[2]}{found[3]}{thousandths:08d}"
+        return symbols.order_symbol(streamer_symbol)
 
     def wanted(self) -> set[str]:
         """Order symbols somebody is subscribed to."""
@@ -254,7 +300,7 @@ class QuoteHub:
         if quote is None:
             return None
         self._sequence += 1
-        is_nan = self._broker.faults.strike("quote_nan", {"symbol": symbol}) is not None
+        bid, ask = self._sides(symbol, quote.bid, quote.ask)
         now_ms = self._broker.clock.now_us() // 1000
         return {
             "eventType": "Quote",
@@ -264,21 +310,45 @@ class QuoteHub:
             "timeNanoPart": 0,
             "bidTime": now_ms,
             "bidExchangeCode": "",
-            "bidPrice": "NaN" if is_nan else _number(quote.bid),
+            "bidPrice": bid,
             "bidSize": quote.bid_size,
             "askTime": now_ms,
             "askExchangeCode": "",
-            "askPrice": "NaN" if is_nan else _number(quote.ask),
+            "askPrice": ask,
             "askSize": quote.ask_size,
         }
+
+    def _sides(self, symbol: str, bid: Decimal, ask: Decimal) -> tuple[float | str, float | str]:
+        """Both prices as they are told, which a fault may have changed; the book keeps the true ones."""
+        faults = self._broker.faults
+        subject = {"symbol": symbol}
+        if not faults.armed:
+            return _number(bid), _number(ask)
+        if faults.strike("quote_nan", subject) is not None:
+            return "NaN", "NaN"
+        if faults.strike("quote_infinite", subject) is not None:
+            return _number(bid), "Infinity"
+        if faults.strike("quote_crossed", subject) is not None:
+            bid, ask = (ask, bid) if bid < ask else (ask + Decimal("0.05"), bid)
+        if faults.strike("quote_zero_bid", subject) is not None:
+            bid = Decimal(0)
+        wide = faults.strike("quote_wide", subject)
+        if wide is not None:
+            by = _decimal(wide["by"], default="5.00")
+            bid, ask = max(bid - by, Decimal(0)), ask + by
+        lying = faults.strike("quote_lying", subject)
+        if lying is not None:
+            bid, ask = _decimal(lying["bid"], default="0.01"), _decimal(lying["ask"], default="0.02")
+        return _number(bid), _number(ask)
 
     def publish(self, symbol: str) -> None:
         if not self._connections or self._broker.faults.strike("quote_lost", {"symbol": symbol}) is not None:
             return
         name = symbols.streamer_symbol(symbol)
         event = self.event(symbol, name)
+        copies = 1 if self._broker.faults.strike("quote_doubled", {"symbol": symbol}) is None else 2
         if event is not None:
-            for connection, _ in self._connections:
+            for connection, _ in list(self._connections) * copies:
                 connection.publish(name, event)
 
     async def drop(self) -> int:
@@ -290,14 +360,14 @@ class QuoteHub:
         refused = self._broker.faults.strike("dxlink_refused")
         if refused:
             return web.Response(status=int(refused["status"]))
-        socket = web.WebSocketResponse(timeout=1.0, max_msg_size=1 << 22)
+        socket = web.WebSocketResponse(timeout=1.0, max_msg_size=1 << 22, autoping=False)
         await socket.prepare(request)
         connection = QuoteConnection(self._broker, socket)
         entry = (connection, socket)
         self._connections.add(entry)
         writer = asyncio.create_task(connection.write())
         try:
-            await _read(connection, socket)
+            await self._read(connection, socket)
         finally:
             self._connections.discard(entry)
             writer.cancel()
@@ -305,21 +375,40 @@ class QuoteHub:
                 await writer
         return socket
 
+    async def _read(self, connection: QuoteConnection, socket: web.WebSocketResponse) -> None:
+        """Until the client is gone, or has sent nothing but pings for as long as it promised a sign of life."""
+        loop = asyncio.get_running_loop()
+        heard_at_s = loop.time()
+        while True:
+            keepalive_s = self._broker.server_rules.whole("quotes.keepalive_s")
+            try:
+                message = await socket.receive(timeout=max(heard_at_s + keepalive_s - loop.time(), 0.001))
+            except TimeoutError:
+                await socket.close(code=1000, message=b"keepalive timeout")
+                return
+            if message.type is WSMsgType.PING:
+                if self._broker.faults.strike("dxlink_half_open") is None:
+                    await socket.pong(message.data)
+                continue
+            if message.type is WSMsgType.PONG:
+                continue
+            if message.type is not WSMsgType.TEXT:
+                return
+            heard_at_s = loop.time()
+            try:
+                parsed = decoded(message.data)
+            except ValueError:
+                parsed = None
+            connection.receive(parsed if isinstance(parsed, dict) else {})
 
-async def _read(connection: QuoteConnection, socket: web.WebSocketResponse) -> None:
-    while True:
-        try:
-            message = await socket.receive(timeout=KEEPALIVE_S)
-        except TimeoutError:
-            await socket.close(code=1000, message=b"keepalive timeout")
-            return
-        if message.type is not WSMsgType.TEXT:
-            return
-        try:
-            parsed = json.loads(message.data)
-        except ValueError:
-            parsed = None
-        connection.receive(parsed if isinstance(parsed, dict) else {})
+
+def _decimal(setting: object, *, default: str) -> Decimal:
+    """A fault's setting as a number that JSON can carry; the default for any other text."""
+    try:
+        value = Decimal(str(setting))
+    except InvalidOperation:
+        return Decimal(default)
+    return value if value.is_finite() and abs(value) < 10**9 else Decimal(default)
 
 
 def _number(value: Decimal) -> float:

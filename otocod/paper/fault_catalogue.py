@@ -194,8 +194,38 @@ FAULTS: tuple[FaultSpec, ...] = (
         {"status": 503},
     ),
     FaultSpec("dxlink_silent", "quotes", "The quote feed sends nothing, not even keep-alives."),
-    FaultSpec("quote_lost", "quotes", "A quote event is never sent."),
+    FaultSpec("dxlink_half_open", "quotes", "As silent, and websocket pings are not answered either."),
+    FaultSpec(
+        "dxlink_bye",
+        "quotes",
+        "The quote feed closes the connection instead of sending a message: a gap.",
+        {},
+        {"code": 1001, "reason": "Going away"},
+    ),
+    FaultSpec("dxlink_garbage", "quotes", "A text that is no JSON goes before a message of the quote feed."),
+    FaultSpec(
+        "dxlink_error",
+        "quotes",
+        "An ERROR is sent instead of a message of the quote feed.",
+        {},
+        {"error": "TIMEOUT", "message": "an internal error"},
+    ),
+    FaultSpec("dxlink_channel_closed", "quotes", "The channel is closed instead of sending a message on it."),
+    FaultSpec("dxlink_token_refused", "quotes", "AUTH is answered with UNAUTHORIZED, though the token is good."),
+    FaultSpec(
+        "dxlink_token_death", "quotes", "Instead of a message the connection is told UNAUTHORIZED, as for an old token."
+    ),
+    FaultSpec("quote_lost", "quotes", "A quote event is never sent; the book moves on, so what was sent is stale."),
+    FaultSpec("quote_doubled", "quotes", "A quote event is sent twice."),
     FaultSpec("quote_nan", "quotes", "A quote event comes with NaN prices."),
+    FaultSpec("quote_infinite", "quotes", "A quote event comes with an infinite ask."),
+    FaultSpec("quote_crossed", "quotes", "A quote event comes with bid and ask in each other's place."),
+    FaultSpec("quote_zero_bid", "quotes", "A quote event comes with a bid of 0."),
+    FaultSpec("quote_wide", "quotes", "A quote event comes with each side moved away by `by`.", {}, {"by": "5.00"}),
+    FaultSpec(
+        "quote_lying", "quotes", "A quote event comes with these prices instead.", {}, {"bid": "0.01", "ask": "0.02"}
+    ),
+    FaultSpec("quote_short", "quotes", "The last value of a quote event is missing."),
 )
 
 BY_NAME: Mapping[str, FaultSpec] = {spec.name: spec for spec in FAULTS}

@@ -285,11 +285,39 @@ def future(symbol: str, today: date) -> Json | None:
         "product-group": "CME_ES",
         "exchange": "CME",
         "streamer-exchange-code": "XCME",
-        "streamer-symbol": symbol,
+        "streamer-symbol": symbols.streamer_symbol(symbol),
         "back-month-first-calendar-symbol": False,
         "tick-sizes": [{"value": "0.25"}],
         "option-tick-sizes": [{"value": "0.05", "threshold": "10.0"}, {"value": "0.25"}],
         "spread-tick-sizes": [{"value": "0.05"}],
+    }
+
+
+def future_option(symbol: str, today: date) -> Json | None:
+    """One option on a future; any that is well-formed and not expired, as with equity options."""
+    found = symbols.instrument(symbol, symbols.FUTURE_OPTION)
+    if found is None or found.expiration is None or found.expiration < today:
+        return None
+    stops_at = iso(sessions.expires_at_us(found.expiration))
+    return {
+        "symbol": symbol,
+        "underlying-symbol": found.underlying,
+        "product-code": found.root,
+        "root-symbol": f"/{found.root}",
+        "expiration-date": found.expiration.isoformat(),
+        "strike-price": str(found.strike),
+        "option-type": found.option_type,
+        "exchange": "CME",
+        "exchange-symbol": symbol,
+        "streamer-symbol": symbols.streamer_symbol(symbol),
+        "exercise-style": "European",
+        "settlement-type": "Future",
+        "is-closing-only": False,
+        "active": True,
+        "days-to-expiration": (found.expiration - today).days,
+        "multiplier": "1.0",
+        "stops-trading-at": stops_at,
+        "expires-at": stops_at,
     }
 
 
@@ -311,9 +339,9 @@ def future_chain(code: str, today: date) -> Json | None:
             {
                 "strike-price": str(strike),
                 "call": call,
-                "call-streamer-symbol": call,
+                "call-streamer-symbol": symbols.streamer_symbol(call),
                 "put": put,
-                "put-streamer-symbol": put,
+                "put-streamer-symbol": symbols.streamer_symbol(put),
             }
         )
     dates: Json = {

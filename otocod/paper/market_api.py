@@ -63,6 +63,8 @@ class MarketApi:
         routes.add("GET", "/instruments/equities/{symbol*}", self.equity)
         routes.add("GET", "/instruments/futures", self.futures)
         routes.add("GET", "/instruments/futures/{symbol*}", self.future)
+        routes.add("GET", "/instruments/future-options", self.future_options)
+        routes.add("GET", "/instruments/future-options/{symbol*}", self.future_option)
         routes.add("GET", "/market-time/sessions/current", self.sessions_current)
         routes.add("GET", "/market-time/equities/sessions/current", self.equity_session)
         routes.add("GET", "/market-time/equities/holidays", self.holidays)
@@ -124,6 +126,16 @@ class MarketApi:
         rows = [instruments.future("/" + symbol.lstrip("/"), broker.today()) for symbol in wanted]
         return items([row for row in rows if row is not None and (not codes or row["product-code"] in codes)])
 
+    def future_option(self, broker: PaperBroker, call: Call) -> Reply:
+        return _found(instruments.future_option(call.names["symbol"], broker.today()))
+
+    def future_options(self, broker: PaperBroker, call: Call) -> Reply:
+        wanted = values(call.query, "symbol")
+        if not wanted:
+            raise invalid([("symbol", "is missing")])
+        found = [instruments.future_option(symbol, broker.today()) for symbol in wanted]
+        return items([row for row in found if row is not None])
+
     def sessions_current(self, broker: PaperBroker, call: Call) -> Reply:
         wanted = values(call.query, "instrument-collections")
         if not wanted:
@@ -147,13 +159,14 @@ class MarketApi:
         return _found(snapshot_of(broker, call.names["type"], call.names["symbol"], call.now_us))
 
     def quote_token(self, broker: PaperBroker, call: Call) -> Reply:
+        life_s = broker.server_rules.whole("quotes.token_life_s")
         return Reply(
             {
-                "token": "paper-quotes",
+                "token": broker.quote_tokens.issue(now_us=call.now_us, life_s=life_s),
                 "dxlink-url": self._dxlink_url,
                 "level": "api",
                 "issued-at": instruments.iso(call.now_us),
-                "expires-at": instruments.iso(call.now_us + sessions.DAY_US),
+                "expires-at": instruments.iso(call.now_us + life_s * sessions.SECOND_US),
             }
         )
 

@@ -11,7 +11,6 @@ has given up by then.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING
@@ -20,7 +19,16 @@ from urllib.parse import parse_qsl, unquote
 from aiohttp import web
 
 from otocod.paper import auth, fault_plans, paging
-from otocod.paper.answers import Json, encode, error_body, html_page, method_not_allowed, oauth_error, unauthorized
+from otocod.paper.answers import (
+    Json,
+    decoded,
+    encode,
+    error_body,
+    html_page,
+    method_not_allowed,
+    oauth_error,
+    unauthorized,
+)
 from otocod.paper.errors import Refused, invalid, not_found
 from otocod.paper.fault_plans import UNDISTURBED, RequestPlan
 from otocod.paper.routes import VERSIONS, Call, Handler, Reply, Routes
@@ -251,8 +259,8 @@ def _envelope(reply: Reply, path: str, disfigure: Callable[[Json], Json] | None)
 def _parse(body_bytes: bytes) -> object:
     """JSON with exact numbers: a price must not pass through a float."""
     try:
-        return json.loads(body_bytes, parse_float=Decimal, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
+        return decoded(body_bytes, parse_float=Decimal, parse_constant=_refuse_constant)
+    except ValueError:
         raise invalid([("body", "is not valid JSON")]) from None
 
 
@@ -265,7 +273,7 @@ def _form(content_type: str, body_bytes: bytes) -> Json:
     if content_type == "application/x-www-form-urlencoded":
         return dict(parse_qsl(body_bytes.decode(errors="replace")))
     try:
-        form = json.loads(body_bytes)
+        form = decoded(body_bytes)
     except ValueError:
         form = None
     if not isinstance(form, dict):

@@ -44,6 +44,8 @@ SERVER_RULES: tuple[ServerRule, ...] = (
         ("hand", "seeded"),
     ),
     ServerRule("quotes.tick_ms", 1000, "time between two steps of the seeded walk", lowest=1),
+    ServerRule("quotes.token_life_s", 86_400, "life of a quote token by the paper's clock", lowest=1),
+    ServerRule("quotes.keepalive_s", 60, "the quote feed promises a sign of life so often, and wants one", lowest=1),
 )
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from otocod.paper import fault_plans
-from otocod.paper.answers import Json, encode
+from otocod.paper.answers import Json, decoded, encode
 from otocod.paper.fault_plans import PLAIN_FRAME, FramePlan
 
 if TYPE_CHECKING:
@@ -278,7 +277,7 @@ class StreamerHub:
     def _receive(self, connection: Connection, text: str) -> bool:
         """Acts on one client message; whether it was a sign of life."""
         try:
-            message = json.loads(text)
+            message = decoded(text)
         except ValueError:
             message = None
         if not isinstance(message, dict):

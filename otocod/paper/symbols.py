@@ -109,12 +109,42 @@ def _expiration(digits: str) -> date | None:
         return None
 
 
+_STREAMER_OPTION = re.compile(r"\.([A-Z0-9]{1,5}?)(\d{6})([CP])(\d{1,5}(?:\.\d{1,3})?)")
+_DATED = re.compile(r"(/?[A-Z0-9]+[FGHJKMNQUVXZ])(\d{1,2})")
+_EXCHANGE = "XCME"
+_order_forms: dict[str, str] = {}  # of streamer symbols that do not say their order form by themselves
+
+
+@lru_cache(maxsize=8192)
 def streamer_symbol(symbol: str) -> str:
-    """`AAPL  261218C00297500` is `.AAPL261218C297.5` on the quote stream; other kinds keep their symbol."""
+    """How the quote stream calls it: `AAPL  261218C00297500` is `.AAPL261218C297.5`, `/ESZ6` is `/ESZ26:XCME` and
+    `./ESZ6 EW4Z6 261224C6500` is `./EW4Z26C6500:XCME`. Shares keep their symbol."""
     option = _equity_option(symbol)
-    if option is None or option.expiration is None:
-        return symbol
-    return f".{option.root}{option.expiration:%y%m%d}{option.option_type}{option.strike.normalize():f}"
+    if option is not None and option.expiration is not None:
+        return f".{option.root}{option.expiration:%y%m%d}{option.option_type}{option.strike.normalize():f}"
+    name = symbol
+    found = instrument(symbol, guess_type(symbol))
+    if found is not None and found.instrument_type == FUTURE:
+        name = f"{_two_digits(symbol)}:{_EXCHANGE}"
+    elif found is not None and found.instrument_type == FUTURE_OPTION:
+        contract = symbol.split()[1]
+        name = f"./{_two_digits(contract)}{found.option_type}{found.strike.normalize():f}:{_EXCHANGE}"
+    _order_forms[name] = symbol
+    return name
+
+
+def order_symbol(name: str) -> str:
+    """The other way round; a name whose order form was never asked for stands for itself."""
+    found = _STREAMER_OPTION.fullmatch(name)
+    if found is None:
+        return _order_forms.get(name, name)
+    return f"{found[1]:<6}{found[2]}{found[3]}{round(Decimal(found[4]) * 1000):08d}"
+
+
+def _two_digits(contract: str) -> str:
+    """`/ESZ6` with the year in two digits; of this decade, since nothing of the last one trades."""
+    found = _DATED.fullmatch(contract)
+    return contract if found is None or len(found[2]) == 2 else f"{found[1]}2{found[2]}"
 
 
 def tick_sizes(underlying: str, rules: Rules) -> list[dict[str, str]]:

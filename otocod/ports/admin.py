@@ -24,6 +24,10 @@ class AdminRefused(AdminError):
         self.reasons = reasons
 
 
+class AdminFailed(AdminError):
+    """It was tried and did not work; nothing is wrong with the request."""
+
+
 class NoSuchBracket(AdminError):
     """No bracket, or more than one, answers to `named`."""
 
@@ -43,8 +47,8 @@ class AdminService(Protocol):
 
     async def status(self) -> JsonObject:
         """Keys: ready, reasons_not_ready, environment, accounts (masked), streamer {healthy, age_s}, login,
-        last_reconcile_at, counts (by state), unknown_outcomes, attention, longest_unprotected_s, halted, halt_reason,
-        version, pid, uptime_s."""
+        last_reconcile_at, counts (by state), unknown_outcomes, attention, longest_unprotected_s, halted, halt_level,
+        halt_reason, orders_today, risk_today, version, pid, uptime_s."""
         ...
 
     async def brackets(self, filters: Mapping[str, str], /) -> JsonList:
@@ -77,8 +81,11 @@ class AdminService(Protocol):
 
     async def release(self, bracket: str, /, *, by: str) -> JsonObject: ...
 
-    async def halt(self, *, reason: str, by: str) -> JsonObject:
-        """No new entries, across restarts. Answers as `status`, like `resume`."""
+    async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
+        """No new entries, across restarts; or as much as `level` says: intake, entries, cancel-entries, flatten.
+
+        It never lowers the level in force. `flatten` wants `confirm`. Answers as `status`, like `resume`.
+        """
         ...
 
     async def resume(self, *, by: str) -> JsonObject: ...

@@ -31,6 +31,7 @@ class BracketChange:
     at_us: int
     event: str
     row: AcceptedRow | None = None
+    is_awaited: bool = True  # something leaves, or is answered, only when it is on disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +62,26 @@ class Setting:
     value: str
 
 
-Change = BracketChange | Alarm | Capability | Setting
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What became of one alarm on one channel. An alarm without one, or with WAITING, is still to be sent."""
+
+    alarm_seq: int
+    channel: str
+    state: str  # WAITING, DELIVERED, or REPEATED: the same was sent shortly before
+    tries: int
+    at_us: int  # of the last try
+    error: str = ""  # why it failed
+
+
+Change = BracketChange | Alarm | Capability | Setting | Delivery
 
 
 class StoreFailed(Exception):
     """The disk said no and the change is not known to be durable. Never retried and believed."""
 
     is_final = False  # whether the store takes nothing more until it is opened again
+    is_fenced = False  # whether another daemon has taken the file over: this one must not act any more
     is_of_change = False  # whether this change alone is bad: another try of the same would fail the same way
 
 

@@ -13,7 +13,7 @@ from otocod.domain.brackets import BracketState
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import OrderState
 from otocod.domain.specs import Protection, Role
-from otocod.ports.store import Alarm, BracketChange, Capability, Setting, Store, StoreFailed
+from otocod.ports.store import Alarm, BracketChange, Capability, Delivery, Setting, Store, StoreFailed
 from tests.support.model_store import ModelStore
 from tests.support.state_file import fresh_state
 from tests.support.stored_records import (
@@ -252,3 +252,9 @@ async def test_a_bracket_may_close_reopen_and_close_again(store: Store) -> None:
         await store.commit(change(before, after))
     assert await store.bracket(final.bracket_id) == final
     assert await store.load_open() == ()
+
+
+async def test_what_became_of_an_alarm_may_be_recorded_again_and_again(store: Store) -> None:
+    await store.commit(Alarm(1, "frozen", "look"))
+    await store.commit(Delivery(1, "webhook", "WAITING", 1, 2, "HTTP 500"))
+    await store.commit(Delivery(1, "webhook", "DELIVERED", 2, 3))

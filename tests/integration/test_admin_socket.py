@@ -102,8 +102,8 @@ class FakeService:
     async def release(self, bracket: str, /, *, by: str) -> JsonObject:
         return self._ask("release", bracket, by)
 
-    async def halt(self, *, reason: str, by: str) -> JsonObject:
-        return self._ask("halt", reason, by)
+    async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
+        return self._ask("halt", reason, by, level, confirm)
 
     async def resume(self, *, by: str) -> JsonObject:
         return self._ask("resume", by)
@@ -213,12 +213,14 @@ async def test_commands_carry_who_asked_as_the_kernel_says(tmp_path: Path) -> No
         await served.post(bracket_path("b1", "close"), {"at": "0.55"})
         await served.post(bracket_path("b1", "change"), {"target": "0.30", "stop": ["1.50", "1.70"]})
         await served.post("/v1/halt", {"reason": "lunch"})
+        await served.post("/v1/halt", {"level": "flatten", "confirm": True})
         await served.post("/v1/reconcile", {"dry_run": True})
         assert served.service.asked == [
             ("cancel", "ref:a/b c", ME),
             ("close", "b1", "0.55", ME),
             ("change", "b1", "0.30", ("1.50", "1.70"), ME),
-            ("halt", "lunch", ME),
+            ("halt", "lunch", ME, "entries", False),
+            ("halt", "", ME, "flatten", True),
             ("reconcile", True, ME),
         ]
 

@@ -7,6 +7,7 @@ and all but the last of each order may be lost.
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from decimal import Decimal
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -14,11 +15,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otocod.domain.ids import BrokerOrderId, ExternalIdentifier
+from otocod.domain.brackets import Bracket
+from otocod.domain.decide import decide_all
+from otocod.domain.events import (
+    ComplexReport,
+    ComplexReported,
+    Event,
+    OrderReported,
+    SubmitConfirmed,
+    SweepCompleted,
+)
+from otocod.domain.ids import BrokerOrderId, ExternalIdentifier, FillId
+from otocod.domain.invariants import violations_of
 from otocod.domain.orders import BrokerStatus as W
-from otocod.domain.orders import Order, OrderReport, OrderState, join_all
-from otocod.domain.specs import OrderSpec, Role
-from tests.support.core import parsed, report_of
+from otocod.domain.orders import Fill, LegReport, Order, OrderReport, OrderState, View, join_all, view_from_report
+from otocod.domain.specs import OrderSpec, Protection, Role
+from tests.support.core import Core, parsed, report_of
 from tests.support.desk import LONG, SHORT, START_US
 
 SYMBOLS = (SHORT, LONG)
@@ -195,3 +207,154 @@ def test_fill_after_the_end_counts_and_the_end_stays(data: st.DataObject) -> Non
     assert all(after.filled(symbol) == history.size for symbol in SYMBOLS)
     assert after.head is not None
     assert after.head.status.is_terminal
+
+
+# The laws of the join by itself, for whatever the broker may say of one id, true or not.
+
+
+@st.composite
+def fills(draw: st.DrawFn) -> Fill:
+    number = draw(st.integers(1, 3))
+    price, quantity = draw(st.sampled_from([Decimal("1.15"), Decimal("2")])), draw(st.integers(0, 2))
+    return Fill(FillId(f"f{number}"), quantity, price, draw(st.sampled_from([None, START_US, START_US + 1])))
+
+
+@st.composite
+def leg_reports(draw: st.DrawFn, symbol: str) -> LegReport:
+    quantity = draw(st.integers(0, 3))
+    remaining = draw(st.none() | st.integers(0, 4))
+    return LegReport(symbol, None, quantity, remaining, tuple(draw(st.lists(fills(), max_size=3))))
+
+
+texts = st.none() | st.sampled_from(["1", "2", "x"])
+order_ids = st.none() | st.sampled_from([BrokerOrderId("7"), BrokerOrderId("9")])
+
+
+@st.composite
+def any_reports(draw: st.DrawFn) -> OrderReport:
+    status = draw(st.sampled_from(W))
+    symbols = draw(st.lists(st.sampled_from(SYMBOLS), unique=True))
+    return OrderReport(
+        broker_order_id=BrokerOrderId("8"),
+        status=status,
+        status_text=draw(st.sampled_from(["a", "b"])) if status is W.UNRECOGNISED else status.value,
+        legs=tuple(draw(leg_reports(symbol)) for symbol in symbols),
+        source=draw(texts),
+        net_price=draw(st.none() | st.sampled_from([Decimal("-0.85"), Decimal("0.40")])),
+        replaces=draw(order_ids),
+        replaced_by=draw(order_ids),
+        cancelled_by=draw(texts),
+        reject_reason=draw(texts),
+    )
+
+
+views = any_reports().map(view_from_report)
+
+
+@pytest.mark.covers("F22", "F23", "F25")
+@given(one=views, other=views, third=views)
+@settings(deadline=None)
+def test_join_of_views_is_commutative_associative_and_idempotent(one: View, other: View, third: View) -> None:
+    assert one.join(other) == other.join(one)
+    assert one.join(other).join(third) == one.join(other.join(third))
+    assert one.join(one) == one
+    assert one.join(other).join(other) == one.join(other)
+
+
+@pytest.mark.covers("F23", "F25")
+@given(one=views, other=views)
+@settings(deadline=None)
+def test_join_of_views_loses_nothing(one: View, other: View) -> None:
+    both = one.join(other)
+    assert not one.status.is_terminal or both.status.is_terminal
+    for leg in one.legs:
+        joined = next(each for each in both.legs if each.symbol == leg.symbol)
+        assert {fill.fill_id for fill in leg.fills} <= {fill.fill_id for fill in joined.fills}
+        assert joined.quantity <= leg.quantity
+        assert joined.quantity - joined.remaining >= leg.quantity - leg.remaining
+
+
+@pytest.mark.covers("F22", "F30")
+@given(reports=st.lists(any_reports(), max_size=6), data=st.data())
+@settings(deadline=None)
+def test_order_knows_the_same_views_whatever_the_order_of_any_reports(
+    reports: list[OrderReport], data: st.DataObject
+) -> None:
+    shuffled = data.draw(st.permutations(reports + reports[:2]))
+    assert join_all(blank(3), tuple(reports)).views == join_all(blank(3), tuple(shuffled)).views
+
+
+# The same through `decide`: by message, by listing, by the container of a group.
+
+
+def exits_of(mode: Protection) -> Core:
+    core = Core(mode, quantity=2)
+    core.go_live()
+    return core
+
+
+LIVE = {mode: exits_of(mode) for mode in (Protection.UNLINKED, Protection.NATIVE_OCO)}
+# (orders by role, filled units): what becomes of the two exits, in the order in which it happens.
+ENDINGS: tuple[tuple[tuple[Role, W, int], ...], ...] = (
+    (
+        *((Role.TARGET, W.LIVE, 1), (Role.TARGET, W.FILLED, 2)),
+        *((Role.STOP, W.CANCEL_REQUESTED, 0), (Role.STOP, W.CANCELLED, 0)),
+    ),
+    ((Role.STOP, W.FILLED, 2), (Role.TARGET, W.CANCELLED, 0)),
+    ((Role.STOP, W.LIVE, 1), (Role.TARGET, W.LIVE, 1), (Role.TARGET, W.EXPIRED, 1), (Role.STOP, W.LIVE, 1)),
+)
+
+
+def told_by(way: str, bracket: Bracket, reports: list[OrderReport]) -> list[Event]:
+    """The same news as it would arrive by one of the ways in which there is any."""
+    events: list[Event] = []
+    for report in reports:
+        name = report.external_identifier
+        assert name is not None
+        if way == "group":
+            assert report.complex_order_id is not None
+            events.append(ComplexReported(ComplexReport(report.complex_order_id, "OCO", None, (report,))))
+        elif way == "answer":
+            events.append(SubmitConfirmed((name,), (report,), report.complex_order_id))
+        else:
+            events.append(OrderReported(report, name))
+    return [*events, SweepCompleted(START_US, 0, True)] if way == "listing" else events
+
+
+@pytest.mark.covers("F22", "F23", "F25", "F26", "F30")
+@given(mode=st.sampled_from(sorted(LIVE)), ending=st.sampled_from(ENDINGS), data=st.data())
+@settings(deadline=None)
+def test_bracket_knows_the_same_of_its_orders_however_it_was_told(
+    mode: Protection, ending: tuple[tuple[Role, W, int], ...], data: st.DataObject
+) -> None:
+    core = LIVE[mode]
+    said = [
+        report_of(
+            order.spec,
+            core.id_of(order),
+            status,
+            units,
+            external_identifier=order.external_identifier,
+            complex_order_id=order.complex_order_id,
+        )
+        for role, status, units in ending
+        for order in (core.last(role),)
+    ]
+    finals = list({report.broker_order_id: report for report in said}.values())
+    arrived = data.draw(st.permutations(finals + data.draw(st.lists(st.sampled_from(said), max_size=5))))
+    ways = ["frame", "listing", "answer", *(["group"] if mode is Protection.NATIVE_OCO else [])]
+    bracket = core.bracket
+    for report in arrived:
+        before = bracket
+        events = told_by(data.draw(st.sampled_from(ways)), bracket, [report])
+        bracket = decide_all(bracket, events, core.now_us).bracket
+        assert violations_of(bracket) == ()
+        for order in before.orders:
+            now = bracket.order(order.external_identifier)
+            assert now is not None
+            assert {fill.fill_id for _, fill in order.fills} <= {fill.fill_id for _, fill in now.fills}
+            assert all(now.filled(leg.symbol) >= order.filled(leg.symbol) for leg in order.spec.legs)
+    for order in core.bracket.orders:
+        now = bracket.order(order.external_identifier)
+        mine = tuple(report for report in said if report.external_identifier == order.external_identifier)
+        assert now is not None and now.views == join_all(order, mine).views

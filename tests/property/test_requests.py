@@ -34,7 +34,21 @@ EXAMPLE: dict[str, Any] = {
         ],
     },
     "target": {"price": "0.40", "price-effect": "Debit"},
-    "stop": {"trigger": "1.70", "price": "1.90", "price-effect": "Debit"},
+    "stop": {
+        "trigger": "1.70",
+        "price": "1.90",
+        "price-effect": "Debit",
+        "trail": {"distance": "0.20", "after-profit-percent": 25, "on": "natural", "least-move": "0.05"},
+        "break-even": {"after-profit": "0.20", "keep": "0.02"},
+        "tiers": [{"after-profit-percent": "50", "keep-percent": "25"}, {"after-profit": "0.60", "keep": "0.40"}],
+    },
+    "watch": {"on": "mid", "quotes": 3, "of": 5, "dwell-s": "2.5"},
+    "time-exits": [
+        {"at": "15:45", "zone": "America/New_York", "date": "2026-12-17"},
+        {"minutes-before-close": 15, "days-to-expiry": 0},
+        {"days-to-expiry": 21},
+        {"after-s": 3600},
+    ],
     "not-after": "2026-11-23T16:00:00Z",
     "partial-entry": {"grace-s": 30},
     "tags": {"a": "b"},
@@ -69,12 +83,23 @@ words = st.sampled_from(
         *("Day", "GTC", "GTD", "IOC", "Limit", "Market", "Stop", "Stop Limit", "Debit", "Credit", "Buy", "Sell"),
         *("Sell to Open", "Buy to Close", "Equity", "Future", "Future Option", "Cryptocurrency", "AAPL", "/ESZ6"),
         *("SPXW  261218C06500000", "./ESZ6 EW4Z6 261224C6500", "2026-12-18", "watched", "target", "hold", "1e400"),
+        *("natural", "mid", "mark", "15:45", "24:00", "America/New_York", "right/UTC", "2026-12-20", "unlinked"),
         *("NaN", "-1", "0", "50", "100", "0.855", "2.50", "2026-11-23T15:30:00Z", "\x00", "\ud800", "\u202e"),
     ]
 )
 keys = st.sampled_from(
     [
         *("version", "entry", "target", "stop", "legs", "price", "price-effect", "trigger", "quantity", "action"),
+        *("watch", "on", "quotes", "of", "dwell-s", "trail", "break-even", "tiers", "time-exits", "distance", "keep"),
+        *(
+            "distance-percent",
+            "give-back-percent",
+            "after-profit",
+            "after-profit-percent",
+            "keep-percent",
+            "least-move",
+        ),
+        *("at", "zone", "date", "minutes-before-close", "days-to-expiry", "after-s"),
         *("profit-percent", "loss-percent", "limit-offset", "gtc-date", "stop-trigger", "source", "rest", "tags"),
     ]
 )

@@ -280,6 +280,21 @@ def test_surplus_that_a_person_was_told_of_is_no_violation_of_s5(database: Datab
     assert "S5" not in database.rules()
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "a fill came after the bracket was closed: its position is not flat, look at it",
+        "an exit has filled although the entry has not: what it opened is yours to close",
+    ],
+)
+def test_surplus_told_of_as_a_late_fill_is_no_violation_of_s5(database: Database, told: str) -> None:
+    """Found by the simulation: these are the words in which the daemon tells of it after the end."""
+    database.fill(TARGET)
+    database.fill(STOP)
+    database.set_bracket(WORKING, "attention", told)
+    assert "S5" not in database.rules()
+
+
 def larger(spec: Any) -> None:
     for leg in spec["legs"]:
         leg["quantity"] = 2

@@ -359,3 +359,81 @@ def test_reload_applies_what_may_change_live_and_names_the_rest() -> None:
     assert reloaded.settings.orders_per_minute == 5
     assert reloaded.settings.accounts == current.accounts
     assert config.reload(current, current) == config.Reloaded(current, (), ())
+
+
+# Limits, alerts and metrics.
+
+
+def test_alerts_limits_and_metrics_are_off_unless_asked_for() -> None:
+    settings = load_settings(None, PAPER).settings
+    assert settings.alerts.secrets == ()
+    assert settings.alerts.quiet_hours is None
+    assert settings.metrics.port == 0
+    assert not any(settings.limits.model_dump().values())
+
+
+def test_alert_secrets_come_from_credentials_and_are_never_shown(credentials: Path) -> None:
+    (credentials / "otocod-webhook-url").write_text(f"https://example.org/{CANARY}\n")
+    (credentials / "otocod-smtp-password").write_text(f"{CANARY}-smtp\n")
+    more = {
+        "OTOCOD_ALERTS__SMTP_HOST": "mail.example.org",
+        "OTOCOD_ALERTS__SMTP_USER": "me",
+        "OTOCOD_ALERTS__EMAIL_FROM": "a@example.org",
+        "OTOCOD_ALERTS__EMAIL_TO": "b@example.org, c@example.org",
+    }
+    loaded = load_settings(None, live("production", credentials, **more))
+    assert loaded.settings.alerts.secrets == (f"https://example.org/{CANARY}", f"{CANARY}-smtp")
+    assert loaded.settings.alerts.email_to == ("b@example.org", "c@example.org")
+    assert CANARY not in str(describe(loaded.settings, loaded.sources))
+    assert CANARY not in repr(loaded.settings)
+
+
+def test_alert_secrets_are_refused_in_the_file_and_in_production_s_environment(
+    tmp_path: Path, credentials: Path
+) -> None:
+    file = written(tmp_path, '[alerts]\nwebhook_url = "https://example.org/x"\n')
+    assert "alerts.webhook_url: a secret does not belong in" in problems(PAPER, file)
+    environ = live("production", credentials, OTOCOD_ALERTS__DEADMAN_URL="https://example.org/ping")
+    assert "alerts.deadman_url: OTOCOD_ALERTS__DEADMAN_URL is refused in production" in problems(environ)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"WEBHOOK_URL": "http://example.org/x"}, "alerts.webhook_url: must be an https:// address"),
+        ({"DEADMAN_URL": "ftp://example.org/x"}, "alerts.deadman_url: must be an https:// address"),
+        ({"SMTP_HOST": "mail.example.org"}, "alerts.email_from and alerts.email_to are needed"),
+        ({"EMAIL_TO": "a@example.org"}, "alerts.smtp_host is needed"),
+        ({"EMAIL_TO": "no address"}, "no e-mail address"),
+        ({"EMAIL_FROM": "a@example.org\nBcc: b@example.org"}, "no e-mail address"),
+        (
+            {"SMTP_HOST": "mail.example.org", "EMAIL_FROM": "a@b.c", "EMAIL_TO": "a@b.c", "SMTP_SECURITY": "none"},
+            "clear",
+        ),
+        ({"SMTP_USER": "me"}, "belong together"),
+        ({"QUIET_FROM": "22:00"}, "quiet_from and quiet_until belong together"),
+        ({"QUIET_FROM": "25:00", "QUIET_UNTIL": "06:00"}, "HH:MM"),
+        ({"QUIET_ZONE": "Mars/Olympus"}, "time zone"),
+        ({"WEBHOOK_TOKEN": "canary-token"}, "no alerts.webhook_url"),
+        ({"APPRISE_URLS": "mailto://x"}, "pip install 'otocod[apprise]'"),
+        ({"STREAMER_DEAD_S": "0"}, "must be between 1 and 3600"),
+    ],
+)
+def test_alert_settings_that_cannot_work_are_named(settings: dict[str, str], words: str) -> None:
+    found = problems(PAPER | {f"OTOCOD_ALERTS__{name}": value for name, value in settings.items()})
+    assert words in found
+    assert "canary" not in found
+
+
+def test_limits_are_money_and_counts_and_may_change_while_it_runs(tmp_path: Path) -> None:
+    text = "[limits]\nrisk_per_day = 500.50\nopen_brackets = 3\n[metrics]\nport = 9400\n"
+    before = load_settings(None, PAPER).settings
+    after = load_settings(written(tmp_path, text), PAPER).settings
+    assert str(after.limits.risk_per_day) == "500.5"
+    reloaded = config.reload(before, after)
+    assert set(reloaded.applied) == {"limits.risk_per_day", "limits.open_brackets"}
+    assert reloaded.needs_restart == ("metrics.port",)
+    assert reloaded.settings.limits == after.limits
+    assert reloaded.settings.metrics == before.metrics
+    for wrong in ("-1", "true", "nan", "many"):
+        assert "limits.risk_per_day" in problems(PAPER | {"OTOCOD_LIMITS__RISK_PER_DAY": wrong})

@@ -8,11 +8,12 @@ instant between a check and SQLite's own open(); Landlock bounds what that insta
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from otocod.adapters.queue.connection import FILE_MAX_BYTES, QueueConnection, Verdict, verdict_from_error
 
@@ -22,6 +23,17 @@ _SIDECARS: Final = ("-journal", "-wal", "-shm")
 _MAGIC: Final = b"SQLite format 3\0"
 _HEADER_BYTES: Final = 100
 _OPEN_ATTEMPTS: Final = 4
+# The kernel stamps files with the time of its last tick, 10 ms ago at most. Two writes with one stamp cannot be told
+# apart, so a stamp says something only when it was older than that, and some more, as it was read.
+_STAMP_SETTLED_NS: Final = 50_000_000
+
+
+class _Stamp(NamedTuple):
+    identity: tuple[int, int]
+    file_bytes: int
+    file_written_ns: int
+    file_changed_ns: int
+    directory_changed_ns: int
 
 
 class Unfit(Exception):
@@ -58,6 +70,8 @@ class QueueFile:
         self._interrupted = interrupted
         self._vetted_fd = -1
         self._identity: tuple[int, int] | None = None
+        self._checked_stamp: _Stamp | None = None
+        self._looked_stamp: _Stamp | None = None
         self._connection: QueueConnection | None = None
 
     @property
@@ -105,7 +119,7 @@ class QueueFile:
         if self._vetted_fd >= 0:
             os.close(self._vetted_fd)
             self._vetted_fd = -1
-        self._identity = None
+        self._identity = self._checked_stamp = self._looked_stamp = None
 
     def _open_once(self) -> None:
         found = self._lstat(self._name)
@@ -151,9 +165,30 @@ class QueueFile:
         status = self._lstat(self._name)
         if status is None or (status.st_dev, status.st_ino) != self._identity:
             raise FileNotFoundError(f"{self._path} was removed or replaced")
+        self._checked_stamp = _settled(self._stamp(status))
         _check_status(status)
         self._check_sidecars()
         self._check_header()
+
+    def note_looked(self) -> None:
+        """The database has been asked since the last check(): what it was then is known."""
+        self._looked_stamp = self._checked_stamp
+
+    def is_untouched(self) -> bool:
+        """Whether nobody has touched the file or put anything beside it since check() and note_looked().
+
+        Two system calls; in doubt false. A commit writes to the database file, a journal is made in the directory, and
+        their change times cannot be set back by whoever may write them.
+        """
+        if self._looked_stamp is None:
+            return False
+        status = self._lstat(self._name)
+        return status is not None and self._stamp(status) == self._looked_stamp
+
+    def _stamp(self, status: os.stat_result) -> _Stamp:
+        directory_changed_ns = os.fstat(self._directory_fd).st_ctime_ns
+        identity = (status.st_dev, status.st_ino)
+        return _Stamp(identity, status.st_size, status.st_mtime_ns, status.st_ctime_ns, directory_changed_ns)
 
     def _check_sidecars(self) -> None:
         journal = self._lstat(self._name + "-journal")
@@ -214,6 +249,11 @@ class QueueFile:
             os.rename(name, to, src_dir_fd=self._directory_fd, dst_dir_fd=self._directory_fd)
         except FileNotFoundError:
             return
+
+
+def _settled(stamp: _Stamp) -> _Stamp | None:
+    age_ns = time.time_ns() - max(stamp.file_written_ns, stamp.file_changed_ns, stamp.directory_changed_ns)
+    return stamp if age_ns > _STAMP_SETTLED_NS else None
 
 
 def _check_status(status: os.stat_result) -> None:

@@ -1,7 +1,9 @@
 """The queue's thread: confined first, then the only owner of the queue's connection until it ends.
 
 Each turn: is the file still sound, has anybody committed, are answers due, are rows due. Nothing in a turn waits for
-a lock; between turns the thread sleeps in one poll() on the wake socket and on its own inbox.
+a lock; between turns the thread sleeps in one poll() on the wake socket, on its own inbox and on the kernel's watch of
+the directory. Where there is no watch it polls, and a turn in which nothing is due and the time stamps stand still ends
+after two stat() calls.
 """
 
 import contextlib
@@ -26,6 +28,7 @@ from otocod.adapters.queue.file import Moved, QueueFile, Unfit, UnfitSidecar
 from otocod.adapters.queue.ledger import Ledger, Search
 from otocod.adapters.queue.rows import Answer, AnswerResult, HandedRow, client_refs
 from otocod.adapters.queue.wake import WakeSocket
+from otocod.adapters.queue.watch import DirectoryWatch, Stir
 from otocod.text import sanitise
 
 _BUSY_LOOK_AGAIN_S: Final = 0.005
@@ -34,6 +37,11 @@ _WRITE_BACKOFF_MAX_S: Final = 1.0
 _TROUBLE_PAUSE_S: Final = 1.0
 _TROUBLE_ALARM_EVERY_S: Final = 60.0
 _ATTEMPTS_A_TURN: Final = 4
+# However still the directory is: where nothing tells of a change (a file system of another machine) a row costs a
+# second, once; from then on the file is polled.
+_LOOK_AT_LEAST_EVERY_S: Final = 1.0
+# One transaction of a producer stirs the directory up to a dozen times. A flood is heard only so often a tick.
+_STIRS_A_TICK: Final = 32
 _ANSWERS_A_TRANSACTION: Final = 200
 _REFS_SHOWN: Final = 20
 
@@ -156,6 +164,7 @@ class Worker:
         self._confine = confine
         self._now_us = now_us
         self._monotonic = monotonic
+        self._name = path.name
         self._file = QueueFile(path, directory_fd, interrupted=lambda: inbox.is_stopping)
         self._wake = WakeSocket(directory_fd)
         self._wake_checked_at = 0.0
@@ -175,6 +184,12 @@ class Worker:
         self._paused_until = 0.0
         self._trouble_alarm_at = 0.0
         self._ignore_wake_until = 0.0
+        self._watch: DirectoryWatch | None = None
+        self._stirs = 0  # in this tick
+        self._ignore_watch_until = 0.0
+        self._tick_ends_at = 0.0
+        self._look_at: float | None = None  # somebody may have committed
+        self._looked_at = 0.0
         # Set while a turn runs, for the loop to notice a turn that does not end.
         self.turn_began_at: float | None = None
 
@@ -197,9 +212,13 @@ class Worker:
         # SQLite seeds its generator once for the process, from /dev/urandom, which the confined thread cannot open.
         with contextlib.closing(sqlite3.connect(":memory:")) as seeding:
             seeding.execute("SELECT randomblob(8)").fetchone()
+        with contextlib.suppress(OSError):
+            self._watch = DirectoryWatch(self._directory_fd, self._name)
         if self._confine is not None:
             self._confine(self._directory_fd)
         self._poller.register(self._inbox, select.POLLIN)
+        if self._watch is not None:
+            self._poller.register(self._watch, select.POLLIN)
         self._bind_wake()
 
     def _bind_wake(self) -> None:
@@ -225,6 +244,7 @@ class Worker:
                 self._file.close()
             with contextlib.suppress(OSError):
                 self._wake.close()
+            self._stop_watching()
         finally:
             self.turn_began_at = None
             self._outward.ended()
@@ -238,23 +258,63 @@ class Worker:
     def _wait(self) -> None:
         self.turn_began_at = None
         now = self._monotonic()
-        if now < self._ignore_wake_until and self._wake.fileno() >= 0:
-            self._poller.modify(self._wake, 0)
-        ready = self._poller.poll(self._timeout_ms(now))
-        if now < self._ignore_wake_until and self._wake.fileno() >= 0:
-            self._poller.modify(self._wake, select.POLLIN)
-        if any(fd == self._wake.fileno() for fd, _ in ready):
+        deaf = [
+            fd
+            for fd, until in (
+                (self._wake.fileno(), self._ignore_wake_until),
+                (self._watch_fd, self._ignore_watch_until),
+            )
+            if fd >= 0 and now < until
+        ]
+        for fd in deaf:
+            self._poller.modify(fd, 0)
+        ready = {fd for fd, _ in self._poller.poll(self._timeout_ms(now))}
+        for fd in deaf:
+            self._poller.modify(fd, select.POLLIN)
+        if self._wake.fileno() in ready:
             self._wake.drain()
+            self._look_at = 0.0
             # Datagrams that announce nothing must not make the thread spin: after one that found no change the
             # socket is left alone until the next tick. `_look` lifts this when there was one.
             self._ignore_wake_until = self._monotonic() + self._settings.poll_interval_s
+        if self._watch_fd in ready:
+            self._hear(self._monotonic())
+
+    @property
+    def _watch_fd(self) -> int:
+        return -1 if self._watch is None else self._watch.fileno()
+
+    def _hear(self, now: float) -> None:
+        assert self._watch is not None
+        stir = self._watch.drain()
+        if now >= self._tick_ends_at:
+            self._stirs = 0
+            self._tick_ends_at = now + self._settings.poll_interval_s
+        self._stirs += 1
+        if self._stirs > _STIRS_A_TICK:
+            self._ignore_watch_until = self._tick_ends_at
+        if stir is Stir.ENDED and self._stirs <= _STIRS_A_TICK:
+            self._look_at = 0.0
+        elif stir is not Stir.NONE and self._look_at is None:
+            self._look_at = now + self._settings.poll_interval_s
+
+    def _stop_watching(self) -> None:
+        if self._watch is not None:
+            with contextlib.suppress(KeyError):
+                self._poller.unregister(self._watch)
+            self._watch.close()
+            self._watch = None
 
     def _timeout_ms(self, now: float) -> int:
         wait_s = self._settings.poll_interval_s
         if self._file.connection is not None and self._paused_until <= now:
+            if self._watch is not None:
+                wait_s = max(wait_s, self._looked_at + _LOOK_AT_LEAST_EVERY_S - now)
             if self._read_blocked_since is not None:
-                wait_s = min(wait_s, _BUSY_LOOK_AGAIN_S)
-            elif not self._batch_in_flight and not self._ledger.is_full():
+                return max(1, round(_BUSY_LOOK_AGAIN_S * 1000))
+            if self._look_at is not None:
+                wait_s = min(wait_s, max(0.0, self._look_at - now))
+            if not self._batch_in_flight and not self._ledger.is_full():
                 due_in_s = self._search.due_in_s(now)
                 wait_s = wait_s if due_in_s is None else min(wait_s, due_in_s)
             if self._parcels:
@@ -266,11 +326,11 @@ class Worker:
 
     def _turn(self) -> None:
         self._turn_began()
-        for message in self._inbox.take():
+        messages = self._inbox.take()
+        for message in messages:
             self._accept(message)
-        for _ in range(_ATTEMPTS_A_TURN):
-            if self._inbox.is_stopping or self._paused_until > self._monotonic() or self._work_or_recover():
-                break
+        if messages or not self._is_quiet():
+            self._work_until_done()
         self._alarm_if_locked()
         if self._monotonic() - self._wake_checked_at >= self._settings.wake_check_every_s:
             self._wake_checked_at = self._monotonic()
@@ -280,6 +340,24 @@ class Worker:
         # Told only now: whoever hears that a file was moved aside finds the new one in its place.
         while self._alarms:
             self._outward.alarm(self._alarms.popleft())
+
+    def _is_quiet(self) -> bool:
+        """Nothing is due, and nobody has touched the file since the last look."""
+        now = self._monotonic()
+        if self._parcels or self._read_blocked_since is not None or self._file.connection is None:
+            return False
+        if now - self._looked_at >= _LOOK_AT_LEAST_EVERY_S or (self._look_at is not None and self._look_at <= now):
+            return False
+        if not self._batch_in_flight and not self._ledger.is_full():
+            due_in_s = self._search.due_in_s(now)
+            if due_in_s is not None and due_in_s <= 0:
+                return False
+        return self._watch is not None or self._file.is_untouched()
+
+    def _work_until_done(self) -> None:
+        for _ in range(_ATTEMPTS_A_TURN):
+            if self._inbox.is_stopping or self._paused_until > self._monotonic() or self._work_or_recover():
+                break
 
     def _work_or_recover(self) -> bool:
         """False if what was in the way has been dealt with and the work can be tried again at once."""
@@ -318,10 +396,24 @@ class Worker:
     def _look(self, connection: QueueConnection) -> None:
         version = connection.data_version()
         self._read_blocked_since = None
+        was_told = self._look_at is not None
+        self._look_at = None
+        self._looked_at = self._monotonic()
+        self._file.note_looked()
         if version != self._data_version:
+            if self._data_version is not None and not was_told and self._watch is not None:
+                self._doubt_watch()
             self._data_version = version
             self._search.note_change()
-            self._ignore_wake_until = 0.0
+            self._ignore_wake_until = self._ignore_watch_until = 0.0
+            self._stirs = 0
+
+    def _doubt_watch(self) -> None:
+        """A commit came to light by the clock alone. If the kernel has nothing to say about it, it will not tell of
+        the next one either: back to polling."""
+        assert self._watch is not None
+        if self._watch.drain() is Stir.NONE:
+            self._stop_watching()
 
     def _write_parcels(self, connection: QueueConnection) -> None:
         parcels = [self._parcels[0]]

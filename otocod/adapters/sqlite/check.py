@@ -4,6 +4,7 @@ Standard library only: the command line uses it without a daemon. Nothing here o
 closing any other descriptor of the file would drop SQLite's locks in the whole process.
 """
 
+import contextlib
 import ctypes
 import os
 import sqlite3
@@ -60,10 +61,26 @@ class NotFit(Exception):
 
 
 def require_fit(path: Path) -> None:
-    """Raises NotFit. To be called with the lock held, before anything opens the file for writing."""
+    """Raises NotFit. To be called with the lock held, before anything else opens the file for writing."""
+    if not _place_problems(path):
+        _roll_back(path)
     problems = startup_problems(path)
     if problems:
         raise NotFit(problems)
+
+
+def _roll_back(path: Path) -> None:
+    """Ends what a crash has cut short while a new file was being switched to WAL, the only time it has a journal.
+
+    The checks read, and a reader may not roll back: the file would look damaged for ever.
+    """
+    if not (path.exists() and _beside(path, "-journal").exists()):
+        return
+    with (
+        contextlib.suppress(sqlite3.DatabaseError),  # the checks say what is wrong
+        closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as connection,
+    ):
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
 
 
 def startup_problems(path: Path) -> tuple[Problem, ...]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any, assert_never, get_args, get_type_hints
+from typing import Any, TypeVar, assert_never, get_args, get_type_hints
 
 import msgspec
 from sqlalchemy import Table, bindparam, update
@@ -40,7 +40,20 @@ from otocod.domain.request_types import (
 )
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, size_of
-from otocod.ports.store import AcceptedRow, Alarm, BracketChange, Capability, Change, Setting
+from otocod.domain.time_exits import (
+    AfterFill,
+    AtOpen,
+    BeforeClose,
+    ClockTime,
+    Day,
+    DaysToExpiry,
+    FirstDay,
+    Moment,
+    OnDate,
+    OnDay,
+    TimeExit,
+)
+from otocod.ports.store import AcceptedRow, Alarm, BracketChange, Capability, Change, Delivery, Setting
 
 Value = str | int | None
 StoredRow = Mapping[Any, Any]  # of all columns of a table, by name
@@ -131,6 +144,7 @@ INSERT_JOURNAL = _insert(tables.journal, "seq")
 INSERT_ALARM = _insert(tables.alarms, "seq")
 PUT_CAPABILITY = _upsert(tables.capabilities, ["is_accepted", "evidence", "at_us"])
 PUT_SETTING = _upsert(tables.settings, ["value"])
+PUT_DELIVERY = _upsert(tables.alert_deliveries, ["state", "tries", "at_us", "error"])
 
 # One change makes far fewer ids than this; positions of later changes come after those of earlier ones.
 _IDS_PER_CHANGE = 1000
@@ -184,15 +198,30 @@ def _member(name: str, hint: object, default: object) -> Any:
 # The names are in files: a class may be renamed, its name here may not.
 _TARGETS: dict[str, type[Target]] = {"price": TargetByPrice, "percent": TargetByPercent}
 _STOPS: dict[str, type[Stop]] = {"price": StopByPrice, "percent": StopByPercent, "market": StopMarket}
-_KINDS: dict[type, str] = {kind: name for kinds in (_TARGETS, _STOPS) for name, kind in kinds.items()}
-if set(_KINDS) != {*get_args(Target), *get_args(Stop)}:
+_DAYS: dict[str, type[Day]] = {"first": FirstDay, "date": OnDate, "days-to-expiry": DaysToExpiry}
+_MOMENTS: dict[str, type[Moment]] = {"clock": ClockTime, "before-close": BeforeClose, "open": AtOpen}
+_ALL_KINDS: tuple[Mapping[str, type], ...] = (_TARGETS, _STOPS, _DAYS, _MOMENTS)
+_KINDS: dict[type, str] = {kind: name for kinds in _ALL_KINDS for name, kind in kinds.items()}
+if set(_KINDS) != {kind for union in (Target, Stop, Day, Moment) for kind in get_args(union)}:
     raise TypeError("a kind of exit has no stored name")
+
+_Named = tuple[str, msgspec.Raw]
+_Kind = TypeVar("_Kind")
+
+
+class _StoredTimeExit(msgspec.Struct, forbid_unknown_fields=True):
+    """Either a day and its moment, or a duration."""
+
+    day: _Named | None = None
+    moment: _Named | None = None
+    after_fill_us: int | None = None
 
 
 class _StoredRequest(msgspec.Struct):
-    target: tuple[str, msgspec.Raw] | None
-    stop: tuple[str, msgspec.Raw] | None
+    target: _Named | None
+    stop: _Named | None
     rest: msgspec.Raw
+    time_exits: tuple[_StoredTimeExit, ...] = ()
 
 
 # `request`, the ids and the orders are stored apart; the other names are columns of the same name.
@@ -200,7 +229,7 @@ _BRACKET_COLUMNS = frozenset(_names(tables.brackets)) | {"request", "policy", "o
 # `refusal` has a column for readers, its text alone; the record itself is in the rest.
 _ORDER_COLUMNS = (frozenset(_names(tables.orders)) | {"spec", "views", "group"}) - {"refusal"}
 
-_request_rest = _Rest(BracketRequest, apart=("target", "stop", "text"))
+_request_rest = _Rest(BracketRequest, apart=("target", "stop", "time_exits", "text"))
 _bracket_rest = _Rest(Bracket, apart=_BRACKET_COLUMNS)
 _order_rest = _Rest(Order, apart=_ORDER_COLUMNS)
 _request_decoder = msgspec.json.Decoder(_StoredRequest)
@@ -212,24 +241,51 @@ _views_decoder = msgspec.json.Decoder(tuple[View, ...])
 def request_json(request: BracketRequest) -> str:
     """The request but for its canonical text, which has a column."""
     return to_json(
-        {"target": _named(request.target), "stop": _named(request.stop), "rest": _request_rest.encode(request)}
+        {
+            "target": None if request.target is None else _named(request.target),
+            "stop": None if request.stop is None else _named(request.stop),
+            "time_exits": [_stored_time_exit(rule) for rule in request.time_exits],
+            "rest": _request_rest.encode(request),
+        }
     )
 
 
-def _named(part: Target | Stop | None) -> tuple[str, Target | Stop] | None:
-    return None if part is None else (_KINDS[type(part)], part)
+def _named(part: object) -> tuple[str, object]:
+    return _KINDS[type(part)], part
+
+
+def _stored_time_exit(rule: TimeExit) -> dict[str, object]:
+    match rule:
+        case AfterFill():
+            return {"after_fill_us": rule.duration_us}
+        case OnDay():
+            return {"day": _named(rule.day), "moment": _named(rule.moment)}
+        case _:
+            assert_never(rule)
 
 
 def request_from_json(stored_json: str, text: str) -> BracketRequest:
     stored = _request_decoder.decode(stored_json)
     return BracketRequest(
-        target=None
-        if stored.target is None
-        else msgspec.json.decode(stored.target[1], type=_TARGETS[stored.target[0]]),
-        stop=None if stored.stop is None else msgspec.json.decode(stored.stop[1], type=_STOPS[stored.stop[0]]),
+        target=None if stored.target is None else _unnamed(stored.target, _TARGETS),
+        stop=None if stored.stop is None else _unnamed(stored.stop, _STOPS),
+        time_exits=tuple(_time_exit(rule) for rule in stored.time_exits),
         text=text,
         **_request_rest.decode(stored.rest),
     )
+
+
+def _unnamed(stored: _Named, kinds: Mapping[str, type[_Kind]]) -> _Kind:
+    name, fields = stored
+    return msgspec.json.decode(fields, type=kinds[name])
+
+
+def _time_exit(stored: _StoredTimeExit) -> TimeExit:
+    if stored.after_fill_us is not None:
+        return AfterFill(stored.after_fill_us)
+    if stored.day is None or stored.moment is None:
+        raise ValueError("a stored time exit has no day and moment")
+    return OnDay(_unnamed(stored.day, _DAYS), _unnamed(stored.moment, _MOMENTS))
 
 
 def rows_from_change(change: Change) -> list[Row]:
@@ -244,6 +300,9 @@ def rows_from_change(change: Change) -> list[Row]:
             return [(PUT_CAPABILITY, (*key, int(change.is_accepted), change.evidence, change.at_us))]
         case Setting():
             return [(PUT_SETTING, (change.name, change.value))]
+        case Delivery():
+            tried = (change.state, change.tries, change.at_us, change.error)
+            return [(PUT_DELIVERY, (change.alarm_seq, change.channel, *tried))]
     assert_never(change)
 
 

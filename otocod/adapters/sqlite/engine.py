@@ -75,7 +75,7 @@ class DiskFailed(StoreFailed):
         self.kind = kind
         self.detail = detail
         self.is_final = kind.is_final
-        self.is_final = kind.is_final
+        self.is_fenced = kind is FailureKind.FENCED
 
 
 class ChangeRejected(StoreFailed):
@@ -103,7 +103,8 @@ def kind_of_failure(error: BaseException) -> FailureKind | None:
     origin = error.orig if isinstance(error, DBAPIError) else error
     code = getattr(origin, "sqlite_errorcode", None)
     if not isinstance(code, int):
-        return None
+        # A text column that holds no text: the driver itself finds that, and has no code for it.
+        return FailureKind.CORRUPT if "Could not decode to UTF-8" in str(origin) else None
     if code == sqlite3.SQLITE_IOERR_SHMSIZE:
         # The index of the WAL could not grow: a full disk, found before anything was written.
         return FailureKind.FULL
@@ -121,6 +122,9 @@ class DriverConnection(aiosqlite.Connection):
         return cast(T, await self._execute(function, self._conn, *arguments))  # type: ignore[no-untyped-call]
 
 
+WRITER_BEGIN = "BEGIN IMMEDIATE"
+
+
 def writer_engine(path: Path) -> AsyncEngine:
     """One connection. Transactions begin IMMEDIATE: upgrading a read lock later can fail at once, without a wait."""
     uri = f"file:{quote(str(path))}?mode=rw"
@@ -131,7 +135,7 @@ def writer_engine(path: Path) -> AsyncEngine:
         return connection
 
     engine = create_async_engine("sqlite+aiosqlite://", async_creator=connect, poolclass=StaticPool)
-    own_transactions(engine.sync_engine, begin="BEGIN IMMEDIATE", pragmas=WRITER_PRAGMAS)
+    own_transactions(engine.sync_engine, begin=WRITER_BEGIN, pragmas=WRITER_PRAGMAS)
     return engine
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from otocod.adapters.sqlite import readmodel
-from otocod.adapters.sqlite.check import backup
+from otocod.adapters.sqlite.check import NotFit, backup
 from otocod.audit import audit, broker_order_from_json
 from otocod.domain.ids import BracketId
-from otocod.ports.admin import AdminRefused, JsonList, JsonObject, NoSuchBracket
+from otocod.ports.admin import AdminFailed, AdminRefused, JsonList, JsonObject, NoSuchBracket
 from otocod.ports.clock import Clock
 
 T = TypeVar("T")
@@ -83,7 +83,9 @@ class SqliteReadModel:
         except FileExistsError:
             raise AdminRefused((f"{to} exists already",)) from None
         except OSError as error:
-            raise AdminRefused((f"{to}: {error.strerror}",)) from None
+            raise AdminFailed(f"the backup {to} could not be made: {error.strerror}") from None
+        except (sqlite3.Error, NotFit) as error:
+            raise AdminFailed(f"the backup {to} could not be made: {error}") from None
         return {"path": to, "bytes": size}
 
 

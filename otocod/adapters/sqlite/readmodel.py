@@ -100,7 +100,7 @@ def show_bracket(connection: sqlite3.Connection, bracket_id: str, *, now_us: int
         shown["orders"] = [_order(order, is_released=row["outcome"] == "RELEASED") for order in orders]
         shown["history"] = [
             {
-                "at": _at(change["at_us"]),
+                "at": at_text(change["at_us"]),
                 "event": change["event"],
                 "from": change["from_state"],
                 "to": change["to_state"],
@@ -150,7 +150,7 @@ def events(
         {
             "seq": row["seq"],
             "bracket_id": row["bracket_id"],
-            "at": _at(row["at_us"]),
+            "at": at_text(row["at_us"]),
             "event": row["event"],
             "from": row["from_state"],
             "to": row["to_state"],
@@ -187,7 +187,7 @@ def alarms(connection: sqlite3.Connection, *, after_seq: int = 0, limit: int = 1
     return [
         {
             "seq": row["seq"],
-            "at": _at(row["at_us"]),
+            "at": at_text(row["at_us"]),
             "code": row["code"],
             "text": row["text"],
             "bracket_id": row["bracket_id"],
@@ -245,7 +245,7 @@ def _payload(text: str | None) -> object:
         return text
 
 
-def _at(at_us: int) -> str:
+def at_text(at_us: int) -> str:
     # Arithmetic on integers: a float of seconds has no room for the last microsecond.
     return (_EPOCH + timedelta(microseconds=at_us)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 

@@ -14,8 +14,9 @@ import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from sqlalchemy import Select, literal_column, select
 from sqlalchemy.exc import DBAPIError
@@ -35,6 +36,7 @@ from otocod.adapters.sqlite.codec import (
     rows_from_change,
 )
 from otocod.adapters.sqlite.engine import (
+    WRITER_BEGIN,
     ChangeRejected,
     DiskFailed,
     DriverConnection,
@@ -50,11 +52,16 @@ from otocod.domain.orders import Order
 from otocod.domain.specs import Role
 from otocod.ports.store import BracketChange, Capability, Change, StoreFailed
 
+T = TypeVar("T")
+
 # Bounds the time that one transaction takes and what one failure sets back.
 MAX_CHANGES_PER_COMMIT = 500
 # The WAL is checkpointed when the writer is idle and this many rows were written; at the second figure in any case.
 CHECKPOINT_ROWS_IDLE = 2_000
 CHECKPOINT_ROWS_BUSY = 50_000
+# A change that nobody waits for lies beside orders that are leaving: encoding and writing it at once would take the
+# processor and the interpreter from them. Measured: 1.7 times as long from the fill to the wire, 1.2 times with this.
+BESIDE_DELAY_S = 0.002
 # Each waits BUSY_TIMEOUT_MS in the driver.
 BUSY_TRIES = 3
 
@@ -77,6 +84,15 @@ class _Item(NamedTuple):
     is_acceptance: bool
     rows: list[Row]
     future: "asyncio.Future[None]"
+
+
+_FoundRefs = dict[str, tuple[BracketId, AccountNumber, str]]
+
+
+@dataclass(slots=True)
+class _RefLookup:
+    refs: set[str]
+    task: "asyncio.Task[_FoundRefs] | None" = None
 
 
 class _GroupRefused(Exception):
@@ -118,6 +134,7 @@ class SqliteStore:
         self._on_disk_full = on_disk_full
         self._rows_since_checkpoint = 0
         self._task: asyncio.Task[None] | None = None
+        self._next_lookup: _RefLookup | None = None
 
     @classmethod
     async def open(cls, path: Path, *, on_disk_full: Callable[[], None] | None = None) -> "SqliteStore":
@@ -158,7 +175,10 @@ class SqliteStore:
             future.set_exception(DiskFailed(FailureKind.CLOSED, "the store is closing"))
         else:
             self._queue.append((change, future))
-            self._wake.set()
+            if isinstance(change, BracketChange) and not change.is_awaited:
+                asyncio.get_running_loop().call_later(BESIDE_DELAY_S, self._wake.set)
+            else:
+                self._wake.set()
         return future
 
     async def load_open(self) -> tuple[Bracket, ...]:
@@ -177,11 +197,23 @@ class SqliteStore:
         return BracketId(rows[0]["bracket_id"]) if rows else None
 
     async def bracket_of_ref(self, client_ref: str) -> tuple[BracketId, AccountNumber, str] | None:
-        columns = (_b.c.bracket_id, _b.c.account, _b.c.request_text)
-        rows = await self._rows(select(*columns).where(_b.c.client_ref == client_ref))
-        if not rows:
-            return None
-        return BracketId(rows[0]["bracket_id"]), AccountNumber(rows[0]["account"]), rows[0]["request_text"]
+        """What is asked for in one turn of the loop is one query."""
+        lookup = self._next_lookup
+        if lookup is None:
+            lookup = self._next_lookup = _RefLookup(set())
+            lookup.task = asyncio.get_running_loop().create_task(self._look_up(lookup), name="refs")
+        lookup.refs.add(client_ref)
+        assert lookup.task is not None
+        return (await asyncio.shield(lookup.task)).get(client_ref)
+
+    async def _look_up(self, lookup: "_RefLookup") -> "_FoundRefs":
+        self._next_lookup = None
+        columns = (_b.c.client_ref, _b.c.bracket_id, _b.c.account, _b.c.request_text)
+        rows = await self._rows(select(*columns).where(_b.c.client_ref.in_(sorted(lookup.refs))))
+        return {
+            row["client_ref"]: (BracketId(row["bracket_id"]), AccountNumber(row["account"]), row["request_text"])
+            for row in rows
+        }
 
     async def settings(self) -> dict[str, str]:
         rows = await self._rows(select(tables.settings).where(tables.settings.c.name != EPOCH_SETTING))
@@ -220,16 +252,11 @@ class SqliteStore:
             bracket_rows = (await connection.execute(brackets)).mappings().all()
             order_rows = (await connection.execute(orders)).mappings().all()
             unused_rows = (await connection.execute(unused)).mappings().all()
-        orders_of: dict[str, list[Order]] = defaultdict(list)
-        for row in order_rows:
-            orders_of[row["bracket_id"]].append(order_from_row(row))
-        unused_of: dict[str, list[tuple[Role, ExternalIdentifier, IdStatus]]] = defaultdict(list)
-        for row in unused_rows:
-            name = ExternalIdentifier(row["external_identifier"])
-            unused_of[row["bracket_id"]].append((Role(row["role"]), name, IdStatus(row["status"])))
-        return tuple(
-            bracket_from_rows(row, orders_of[row["bracket_id"]], unused_of[row["bracket_id"]]) for row in bracket_rows
-        )
+        try:
+            return _brackets_from_rows(bracket_rows, order_rows, unused_rows)
+        # What the codec raises over a record that it did not write. SQLite's own check does not look into texts.
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+            raise DiskFailed(FailureKind.CORRUPT, f"a bracket's record cannot be read ({error!r})") from error
 
     async def _rows(self, statement: Select[Any]) -> Sequence[StoredRow]:
         async with self._reading() as connection:
@@ -332,8 +359,7 @@ class SqliteStore:
         rows = [row for item in items for row in item.rows]
         try:
             with _disk_errors():
-                async with self._connection.begin():
-                    await self._driver.run(_run_fenced, self._epoch, rows)
+                await self._driver.run(_in_transaction, _run_fenced, self._epoch, rows)
         except DiskFailed:
             raise
         except Exception as error:
@@ -344,8 +370,7 @@ class SqliteStore:
         rows_of_items = [item.rows for item in items]
         try:
             with _disk_errors():
-                async with self._connection.begin():
-                    return await self._driver.run(_run_each_in_savepoint, self._epoch, rows_of_items)
+                return await self._driver.run(_in_transaction, _run_each_in_savepoint, self._epoch, rows_of_items)
         except DiskFailed:
             raise
         except Exception as error:
@@ -383,6 +408,22 @@ class SqliteStore:
 
 
 # What follows runs on the driver's thread.
+
+
+def _in_transaction(connection: sqlite3.Connection, work: Callable[..., T], *arguments: object) -> T:
+    """A whole transaction in one hop between threads. Through the engine BEGIN and COMMIT are several each, and the
+    loop, which may have orders to send, would do the switching.
+    """
+    connection.execute(WRITER_BEGIN)
+    try:
+        result = work(connection, *arguments)
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some failures have ended the transaction already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
 
 
 def _run_fenced(connection: sqlite3.Connection, epoch: int, rows: Iterable[Row]) -> None:
@@ -462,6 +503,21 @@ def _settle(items: Iterable[_Item], verdicts: Iterable[StoreFailed | None]) -> N
             item.future.set_result(None)
         else:
             item.future.set_exception(verdict)
+
+
+def _brackets_from_rows(
+    bracket_rows: Sequence[StoredRow], order_rows: Sequence[StoredRow], unused_rows: Sequence[StoredRow]
+) -> tuple[Bracket, ...]:
+    orders_of: dict[str, list[Order]] = defaultdict(list)
+    for row in order_rows:
+        orders_of[row["bracket_id"]].append(order_from_row(row))
+    unused_of: dict[str, list[tuple[Role, ExternalIdentifier, IdStatus]]] = defaultdict(list)
+    for row in unused_rows:
+        name = ExternalIdentifier(row["external_identifier"])
+        unused_of[row["bracket_id"]].append((Role(row["role"]), name, IdStatus(row["status"])))
+    return tuple(
+        bracket_from_rows(row, orders_of[row["bracket_id"]], unused_of[row["bracket_id"]]) for row in bracket_rows
+    )
 
 
 @contextmanager

@@ -31,6 +31,12 @@ from otocod.domain.orders import OrderState
 from otocod.domain.specs import Protection, Role
 
 
+class DeliveryState(StrEnum):
+    WAITING = "WAITING"  # tried in vain, to be tried again
+    DELIVERED = "DELIVERED"
+    REPEATED = "REPEATED"  # not sent: the same was sent shortly before
+
+
 class IdStatus(StrEnum):
     """What became of an external identifier. Only STAGED ids may still be posted."""
 
@@ -227,8 +233,26 @@ alarms = Table(
     Column("text", Text, nullable=False),
     Column("bracket_id", Text),
     PrimaryKeyConstraint("seq"),
+    Index("ix_alarms_code", "code", "at_us"),
     sqlite_strict=True,
     sqlite_autoincrement=True,
+)
+
+# The alarms are the outbox; a row here says what became of one on one way out. None yet: still to be sent.
+alert_deliveries = Table(
+    "alert_deliveries",
+    metadata,
+    Column("alarm_seq", Integer, ForeignKey("alarms.seq"), nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("at_us", Integer, nullable=False),
+    Column("error", Text, nullable=False),
+    PrimaryKeyConstraint("alarm_seq", "channel"),
+    CheckConstraint(_one_of("state", DeliveryState), name="state"),
+    CheckConstraint("tries >= 0", name="tries"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
 )
 
 capabilities = Table(

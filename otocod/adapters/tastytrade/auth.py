@@ -162,6 +162,11 @@ class Authenticator:
     def is_refused(self) -> bool:
         return self._failures.count > 0
 
+    @property
+    def token_ends_us(self) -> int | None:
+        """When the present token is no longer used, by our clock; None while there is none."""
+        return None if self._token is None else self._token.ends_us
+
     def latest_bearer(self) -> str | None:
         """The last token there was, ended or not: for heartbeats, which go on when the token service is away."""
         return None if self._token is None else self._token.bearer

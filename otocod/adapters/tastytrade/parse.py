@@ -196,7 +196,7 @@ def session_from_wire(wire: SessionWire) -> MarketSession:
 def refusal_from_body(http_status: int, body: bytes, *, hide: Iterable[str] = ()) -> Refusal | None:
     """The error envelope, outer code first, then those of its causes; None if the body is anything else.
 
-    `hide`: words that must not appear in the message, such as the account number.
+    `hide`: words that must not appear in it, such as the account number.
     """
     try:
         error = tolerant(ErrorEnvelopeWire, body)[0].error
@@ -206,10 +206,13 @@ def refusal_from_body(http_status: int, body: bytes, *, hide: Iterable[str] = ()
         return None
     causes = notes_from_raw(error.errors)
     texts = [text for text in (error.message, *(_text_of(cause) for cause in causes)) if text]
-    message = "; ".join(dict.fromkeys(texts))
+    # Cleaned first: a character that is dropped could stand inside a word to hide.
+    message = sanitise("; ".join(dict.fromkeys(texts)), _PROSE_LIMIT)
+    codes = _codes_of((error, *causes))
     for word in hide:
         message = message.replace(word, "…")
-    return Refusal(http_status, _codes_of((error, *causes)), sanitise(message, _PROSE_LIMIT))
+        codes = tuple(code.replace(word, "…") for code in codes)
+    return Refusal(http_status, codes, message)
 
 
 def notes_from_raw(raw: msgspec.Raw) -> tuple[NoteWire, ...]:

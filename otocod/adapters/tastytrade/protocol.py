@@ -161,8 +161,9 @@ class AccountStreamerProtocol:
         action = wire.action if isinstance(wire.action, str) else None
         if wire.status != "ok":
             # The id may be missing from an error, so every error is about what we have under way.
-            text = sanitise(str(wire.message), 120) if isinstance(wire.message, str) else "no reason given"
-            return [self._fail(f"{'connect' if not self.is_up else action or 'heartbeat'} refused: {text}", True)]
+            text = sanitise(wire.message, 120) if isinstance(wire.message, str) else "no reason given"
+            refused = "connect" if not self.is_up else sanitise(action or "", _NAME_LIMIT) or "heartbeat"
+            return [self._fail(f"{refused} refused: {text}", True)]
         if action == "connect" and not self.is_up and self._is_reply_to(wire, self._connect_id):
             if not self._covers_all(wire.value):
                 return [self._fail("connect acknowledged for other accounts")]

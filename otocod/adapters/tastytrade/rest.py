@@ -84,7 +84,7 @@ T = TypeVar("T")
 W = TypeVar("W", bound=Wire)
 
 _PER_PAGE = 200  # known good; the default is 10 or 100, depending on who describes it
-_MOST_PAGES = 100
+_MOST_PAGES = 5_000  # a million orders; a broker that goes on for ever is not listened to for ever
 _MOST_PASSES = 4  # over a listing that changes under us
 _MOST_QUOTES = 100  # symbols in one request
 _READS_AT_ONCE = 6  # so that a sweep never keeps a cancel or an exit waiting for a connection
@@ -362,7 +362,7 @@ class TastytradeBroker:
                 with attempt:
                     async with self._reads:
                         answer = await self._exchange_authorized("GET", path, query=query)
-                    return parse(_successful(answer))
+                    return parse(_successful(answer, hide=_account_in(path)))
         except HttpError as error:
             if error.http_status == 404 and error.refusal is not None:
                 raise NotFound(str(error)) from None
@@ -436,15 +436,15 @@ class _Page:
     total_pages: int
 
 
-def _page(body: bytes) -> _Page:
+def _page(body: bytes, *, is_cut_at: int | None = None) -> _Page:
+    """`is_cut_at`: rows that were asked for; so many, and no word about pages, may be the beginning of more."""
     envelope = echo.envelope_from_body(body)
     rows = _items_or_none(envelope)
     if rows is None:
         raise Unreadable("no items in the answer")
     pagination = envelope.pagination
     if pagination is None or pagination.total_pages is None:
-        # Without pagination one page is all there is, but a full one may have been cut.
-        if len(rows) >= _PER_PAGE:
+        if is_cut_at is not None and len(rows) >= is_cut_at:
             raise Unreadable("a full page without pagination")
         return _Page(tuple(rows), None, None, 1)
     return _Page(tuple(rows), pagination.page_offset, pagination.total_items, pagination.total_pages)
@@ -459,7 +459,7 @@ def _all_rows(body: bytes) -> tuple[msgspec.Raw, ...]:
 
 
 def _page_and_answer(answer: Answer) -> tuple[_Page, Answer]:
-    return _page(answer.body), answer
+    return _page(answer.body, is_cut_at=_PER_PAGE), answer
 
 
 def _listed(raw: msgspec.Raw, account: AccountNumber) -> OrderReport:
@@ -489,10 +489,10 @@ def _items(body: bytes, kind: type[W]) -> list[W]:
         raise Unreadable("an item in the answer is no object") from None
 
 
-def _successful(answer: Answer) -> Answer:
+def _successful(answer: Answer, *, hide: Sequence[str]) -> Answer:
     if 200 <= answer.http_status < 300:
         return answer
-    raise HttpError(answer.http_status, refusal_from_body(answer.http_status, answer.body))
+    raise HttpError(answer.http_status, refusal_from_body(answer.http_status, answer.body, hide=hide))
 
 
 def _outcome(answer: Answer, account: AccountNumber, read: Callable[[bytes], Outcome]) -> Outcome:
@@ -532,6 +532,12 @@ def _iso_from_us(at_us: int) -> str:
 
 def _account(account: AccountNumber) -> str:
     return f"/accounts/{_segment(account)}"
+
+
+def _account_in(path: str) -> tuple[str, ...]:
+    """The account number in the address of a request, which an answer may repeat."""
+    segments = path.split("/")
+    return (segments[2],) if segments[1] == "accounts" else ()
 
 
 def _orders(account: AccountNumber) -> str:

@@ -289,6 +289,10 @@ class Director:
             "killed": self._survives_a_kill,
             "cancelled": self._is_cancelled,
             "flawed": self._is_rejected,
+            "watched-target": self._is_watched,
+            "watched-stop": self._is_watched,
+            "trailing-stop": self._is_trailed,
+            "by-the-clock": self._is_timed,
             "no-groups": self._is_closed_by_operator,
             "unlinked": self._without_groups,
         }
@@ -404,6 +408,35 @@ class Director:
         self._say("the broker now refuses groups of spreads, and takes two closing orders for one position")
         yield from self._entered(actor)
         yield from self._left(actor)
+
+    def _is_watched(self, actor: Actor) -> Script:
+        """One exit rests at the broker, the other is watched for on quotes."""
+        yield self._is_back()
+        yield from self._entered(actor)
+        yield from self._left(actor)
+
+    def _is_trailed(self, actor: Actor) -> Script:
+        """The stop follows the profit and keeps some of it when the market turns."""
+        yield self._is_back()
+        yield from self._entered(actor)
+        best = (actor.plan.entry + actor.plan.target) / 2
+        self._move(actor, best, 1.5)
+        yield Wait("the stop to have followed", lambda: self._stops_of(actor) > 1)
+        yield self._after(4.0)
+        assert actor.plan.trail is not None
+        self._move(actor, best + Decimal(actor.plan.trail), 1.5)
+        yield self._state(actor, "CLOSED")
+
+    def _stops_of(self, actor: Actor) -> int:
+        return sum(order["role"] == "stop" for order in actor.bracket.get("orders", ()))
+
+    def _is_timed(self, actor: Actor) -> Script:
+        yield self._is_back()
+        yield from self._entered(actor)
+        yield self._state(actor, "CLOSED")
+
+    def _is_back(self) -> Wait:
+        return Wait("otocod to be killed and back", lambda: self._was_killed and not self._daemon_is_dead)
 
     def _is_closed_by_operator(self, actor: Actor) -> Script:
         yield self._groups_are_off()

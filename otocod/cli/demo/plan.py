@@ -39,6 +39,9 @@ class Plan:
     in_force: str  # the protection that must be in force at the end
     quantity: int = 1
     flaw: bool = False
+    rest: str | None = None  # in `watched`: the exit that rests
+    trail: str | None = None  # how far the stop stays behind the best price
+    after_s: int | None = None  # closed by the clock so long after the fill
 
     @property
     def is_credit(self) -> bool:
@@ -108,6 +111,14 @@ class Plan:
             "protection": self.protection,
             "tags": {"demo": self.name},
         }
+        if self.rest is not None:
+            request["rest"] = self.rest
+        if self.trail is not None:
+            stop = request["stop"]
+            assert isinstance(stop, dict)
+            stop["trail"] = {"distance": self.trail, "least-move": "0.05"}
+        if self.after_s is not None:
+            request["time-exits"] = [{"after-s": self.after_s}]
         if self.flaw:
             # What a tired person writes: a target on the wrong side, a misspelt key, a leg that closes.
             request["target"] = {"price": "1.40", "price-effect": leaving}
@@ -144,9 +155,13 @@ def _plan(
     *,
     quantity: int = 1,
     flaw: bool = False,
+    rest: str | None = None,
+    trail: str | None = None,
+    after_s: int | None = None,
 ) -> Plan:
+    force = in_force or protection
     return Plan(
-        name, underlying, shown, legs, effect, *prices, protection, ending, in_force or protection, quantity, flaw
+        name, underlying, shown, legs, effect, *prices, protection, ending, force, quantity, flaw, rest, trail, after_s
     )
 
 
@@ -178,6 +193,22 @@ def plans() -> tuple[Plan, ...]:
         _plan(
             "killed", "TSLA", "350/345 put credit", _vertical("P", "350", "345", is_credit=True), CREDIT,
             _prices("1.50", "0.75", "2.95", "3.25"), "native-oco", "TARGET_FILLED",
+        ),
+        _plan(
+            "watched-target", "AAPL", "230/227.5 put credit", _vertical("P", "230", "227.5", is_credit=True), CREDIT,
+            _prices("0.95", "0.45", "1.80", "2.00"), "watched", "TARGET_FILLED",
+        ),
+        _plan(
+            "watched-stop", "SPY", "630/626 put credit", _vertical("P", "630", "626", is_credit=True), CREDIT,
+            _prices("1.10", "0.55", "2.20", "2.40"), "watched", "STOP_FILLED", rest="target",
+        ),
+        _plan(
+            "trailing-stop", "SPY", "620/616 put credit", _vertical("P", "620", "616", is_credit=True), CREDIT,
+            _prices("1.30", "0.40", "2.40", "2.60"), "watched", "STOP_FILLED", trail="0.30",
+        ),
+        _plan(
+            "by-the-clock", "AAPL", "220/217.5 put credit", _vertical("P", "220", "217.5", is_credit=True), CREDIT,
+            _prices("0.80", "0.35", "1.60", "1.80"), "watched", "TIME_EXIT", after_s=4,
         ),
         _plan(
             "cancelled", "TSLA", "450/455 call credit", _vertical("C", "450", "455", is_credit=True), CREDIT,

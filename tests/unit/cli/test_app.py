@@ -162,6 +162,11 @@ def daemon(data_dir: Path) -> Iterator[Daemon]:
         (["config", "show"], 78),
         (["run"], 78),
         (["doctor"], 1),
+        (["halt", "--level", "flatten", "--yes"], 75),
+        (["alerts", "list"], 75),
+        (["alerts", "test"], 78),
+        (["alerts", "raise", "double_exit", "not yours"], 2),
+        (["alerts", "raise", "backup_failed", "no room"], 78),
         (["status", "--config", "/nowhere/otocod.toml"], 78),
         (["submit", "/nowhere/request.json", "--account", "A1"], 1),
     ],
@@ -180,6 +185,7 @@ def test_exit_status_with_neither_daemon_nor_files(run: Run, argv: list[str], st
         ["unfreeze", "b"], ["release", "b"], ["halt"], ["resume"], ["reconcile"], ["audit"], ["db", "upgrade"],
         ["db", "backup"],
         ["db", "check"], ["config", "show"], ["config", "check"], ["doctor"], ["run"], ["demo"],
+        ["alerts", "list"], ["alerts", "test"], ["alerts", "raise"],
     ],
 )  # fmt: skip
 def test_every_command_has_help_and_json(run: Run, argv: list[str]) -> None:

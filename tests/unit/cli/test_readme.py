@@ -1,5 +1,6 @@
 """What the README promises in tables and examples is what the program has."""
 
+import json
 import re
 import time
 from datetime import UTC, datetime
@@ -7,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from otocod.adapters.zones import is_zone
 from otocod.cli.demo.plan import plans
 from otocod.cli.failure import ExitStatus
 from otocod.config import ABOUT
 from otocod.domain.brackets import BracketState, Outcome
-from otocod.domain.request import REQUEST_KEYS, parse_request
+from otocod.domain.request import REQUEST_KEYS, BracketRequest, parse_request
+from otocod.domain.request_exits import BREAK_EVEN_KEYS, MOVING_KEYS, TIER_KEYS, TIME_EXIT_KEYS, TRAIL_KEYS
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -26,17 +29,46 @@ def first_cells(text: str) -> set[str]:
     return {word for row in re.findall(r"^\| (.+?) \|", text, re.MULTILINE) for word in re.findall(r"`([^`]+)`", row)}
 
 
-def test_first_bracket_of_the_readme_is_valid(text: str) -> None:
+def first_bracket(text: str) -> str:
     (request,) = re.findall(r"<<'EOF'\n(.*?)\nEOF", text, re.DOTALL)
+    return str(request)
+
+
+def parsed(request: str) -> BracketRequest:
     now_us = time.time_ns() // 1000
-    parse_request(
+    return parse_request(
         request,
         account="5WT00001",
         accounts=("5WT00001",),
         created_at_us=now_us,
         now_us=now_us,
         today=datetime.now(UTC).date(),
+        is_zone=is_zone,
     )
+
+
+def test_first_bracket_of_the_readme_is_valid(text: str) -> None:
+    parsed(first_bracket(text))
+
+
+EXITS = ("watched stop", "trail", "break-even", "tiers", "time exit")
+
+
+@pytest.mark.parametrize("exit_", EXITS)
+def test_example_of_each_exit_is_valid_and_says_something(text: str, exit_: str) -> None:
+    (example,) = re.findall(rf"^\| {exit_} \| `(.+?)` \|", text, re.MULTILINE)
+    request = json.loads(first_bracket(text))
+    plain = parsed(json.dumps(request))
+    for key, value in json.loads(example).items():
+        request[key] = request["stop"] | value if key == "stop" else value
+    assert parsed(json.dumps(request)).text != plain.text
+
+
+def test_table_of_exits_is_whole(text: str) -> None:
+    (table,) = re.findall(r"^\| exit \| example \|.*\n\|-.*\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert tuple(line.split("|")[1].strip() for line in table.splitlines()) == EXITS
+    keys = (*MOVING_KEYS, *TRAIL_KEYS, *BREAK_EVEN_KEYS, *TIER_KEYS, *TIME_EXIT_KEYS)
+    assert [key for key in keys if key not in table] == []
 
 
 def test_demo_table_has_every_bracket_with_its_ending(text: str) -> None:

@@ -82,6 +82,17 @@ def test_invalid_request_is_refused_with_every_reason_and_not_inserted(
     assert rows(queue) == []
 
 
+@pytest.mark.parametrize(("zone", "expected"), [("Europe/Berlin", 0), ("right/America/New_York", 4)])
+def test_time_zones_are_those_of_the_package(
+    run: Run, queue: Path, request_file: Path, zone: str, expected: int
+) -> None:
+    request_file.write_text(json.dumps(json.loads(GOOD) | {"time-exits": [{"at": "21:30", "zone": zone}]}))
+    status, _, err = run("submit", str(request_file), "--account", "A1")
+    assert status == expected
+    assert ("time-exits[0].zone" in err) is (expected == 4)
+    assert len(rows(queue)) == (expected == 0)
+
+
 @pytest.mark.parametrize("raw", [b"", b"\xff\xfe", b"[" * 70_000, b"{}", b"null"])
 def test_hostile_text_is_refused_in_one_piece(run: Run, queue: Path, request_file: Path, raw: bytes) -> None:
     request_file.write_bytes(raw)

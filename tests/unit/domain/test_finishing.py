@@ -271,6 +271,8 @@ def test_part_filled_close_that_is_replaced_closes_only_what_is_left() -> None:
     core.confirm(first)
     core.report(first, W.LIVE, 1)
     core.wait(5)
+    assert core.take(FetchQuote), "it is cancelled only for another price"
+    core.tell(QuoteReported(Decimal("0.95")))
     assert [cancel.external_identifier for cancel in core.take(CancelOrder)][-1] == first.external_identifier
     core.take(SubmitOrder)
     core.report(first, W.CANCELLED, 1)

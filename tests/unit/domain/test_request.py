@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from otocod.domain.prices import PENNY_GRID, PriceGrid
+from otocod.domain.quotes import PriceBasis
 from otocod.domain.request import (
     BracketRequest,
     OutsidePolicy,
@@ -32,6 +33,19 @@ from otocod.domain.specs import (
     Role,
     TimeInForce,
 )
+from otocod.domain.time_exits import (
+    AfterFill,
+    AtOpen,
+    BeforeClose,
+    ClockTime,
+    DaysToExpiry,
+    FirstDay,
+    OnDate,
+    OnDay,
+    TimeExit,
+)
+from otocod.domain.trailing import Amount, StopRules, Tier, Trail, TrailKind
+from otocod.domain.watching import DEFAULT_WATCH, WatchPolicy
 
 Json = dict[str, Any]
 TODAY = date(2026, 11, 23)
@@ -211,6 +225,25 @@ def test_single_options_shares_and_futures_are_brackets_too(request_: Json) -> N
     parse(request_)
 
 
+@pytest.mark.parametrize("protection", [Protection.AUTO, Protection.WATCHED])
+def test_stop_of_several_legs_without_a_limit_is_taken_where_it_can_be_watched(protection: Protection) -> None:
+    request = changed("protection", protection.value, changed("stop", {"trigger": "1.70"}))
+    assert parse(request).stop == StopMarket(Decimal("1.70"))
+
+
+@pytest.mark.parametrize("protection", [Protection.NATIVE_OTOCO, Protection.NATIVE_OCO, Protection.UNLINKED])
+def test_stop_of_several_legs_without_a_limit_cannot_rest(protection: Protection) -> None:
+    request = changed("protection", protection.value, changed("stop", {"trigger": "1.70"}))
+    assert only_reason(request).startswith("protection: ")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"), [("0.84", "better than the entry"), ("2.50", "largest value"), ("0.30", "better")]
+)
+def test_stop_of_several_legs_without_a_limit_is_judged_by_its_trigger(trigger: str, told: str) -> None:
+    assert told in only_reason(changed("stop", {"trigger": trigger}))
+
+
 def test_stop_market_is_a_trigger_alone() -> None:
     request = parse(single(OPTION, target={"profit-percent": 50}, stop={"trigger": "0.60"}))
     assert request.stop == StopMarket(Decimal("0.60"))
@@ -311,7 +344,6 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("target", {"profit-percent": "-5"}, "target.profit-percent", "out of bounds"),
     ("target.time-in-force", "GTD", "target.time-in-force", "write one of GTC, Day"),
     ("stop", {}, "stop", "give either"),
-    ("stop", {"trigger": "1.70"}, "stop.trigger", "watched mode: give `price`"),
     ("stop.trigger", ..., "stop.trigger", "missing"),
     ("stop.price", ..., "stop.price", "missing"),
     ("stop.price-effect", ..., "stop.price-effect", "missing"),
@@ -343,6 +375,69 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("tags", {"a": "x" * 2000}, "tags.a", "at most 1024"),
     ("tags", {f"k{number}": "" for number in range(65)}, "tags", "at most 64"),
     ("tags", {"a": "x\x00"}, "tags.a", "U+0000"),
+    ("watch", "mid", "watch", "not an object"),
+    ("watch", {"on": "last"}, "watch.on", "write one of natural, mid, mark"),
+    ("watch", {"quotes": 1}, "watch.quotes", "whole number from 2 to 20"),
+    ("watch", {"quotes": 4}, "watch.quotes", "above `of`, which is 3 when left out: write less, or a larger `of`"),
+    ("watch", {"quotes": 6, "of": 5}, "watch.quotes", "above `of`, which is 5: write less"),
+    ("watch", {"of": 21}, "watch.of", "whole number from 2 to 20"),
+    ("watch", {"dwell-s": -1}, "watch.dwell-s", "seconds from 0 to 300"),
+    ("watch", {"dwell-s": "NaN"}, "watch.dwell-s", "not a decimal number"),
+    ("watch", {"dwel-s": 1}, "watch.dwel-s", "nearest known is `dwell-s`"),
+    ("stop", {"trail": {"distance": "0.20"}}, "stop", "give trigger and price, or loss-percent, with it"),
+    ("stop.trail", {}, "stop.trail", "no distance is given: give one of distance, "),
+    ("stop.trail", {"distance": "1", "give-back-percent": 5}, "stop.trail", "distance and give-back-percent stand tog"),
+    ("stop.trail", {"distance": "0"}, "stop.trail.distance", "write an amount above 0"),
+    ("stop.trail", {"distance": "-0.2"}, "stop.trail.distance", "write an amount above 0"),
+    ("stop.trail", {"distance": "1000000"}, "stop.trail.distance", "below 1000000"),
+    ("stop.trail", {"distance-percent": 0}, "stop.trail.distance-percent", "write one above 0"),
+    ("stop.trail", {"give-back-percent": 101}, "stop.trail.give-back-percent", "at most 100"),
+    ("stop.trail", {"distance": "0.2", "on": "bid"}, "stop.trail.on", "write one of natural"),
+    ("stop.trail", {"distance": "0.2", "least-move": 0}, "stop.trail.least-move", "above 0"),
+    ("stop.trail", {"distance": "0.2", "after-profit": 0}, "stop.trail.after-profit", "above 0"),
+    ("stop.trail", {"distance": "0.2", "after-profit-percent": 101}, "stop.trail.after-profit-percent", "whole credit"),
+    ("stop.trail", {"distance": "0.2", "after-profit": "0.86"}, "stop.trail.after-profit", "write at most 0.85"),
+    ("stop.break-even", {}, "stop.break-even.after-profit", "missing"),
+    ("stop.break-even", {"after-profit": "0.2", "keep": "0.2"}, "stop.break-even.keep", "not less than after-profit"),
+    ("stop.break-even", {"after-profit-percent": 20, "keep": "0.17"}, "stop.break-even.keep", "act at once: write le"),
+    ("stop.break-even", {"after-profit": "0.2", "keep": "-0.1"}, "stop.break-even.keep", "amount from 0 on"),
+    ("stop.break-even", {"after-profit": 1, "keep": 0}, "stop.break-even.after-profit", "write at most 0.85"),
+    ("stop.tiers", {}, "stop.tiers", "not a list"),
+    ("stop.tiers", [1], "stop.tiers[0]", "not an object"),
+    ("stop.tiers", [{"after-profit": "0.2"}], "stop.tiers[0].keep", "or keep-percent"),
+    ("stop.tiers", [{"keep": 0}], "stop.tiers[0].after-profit", "or after-profit-percent"),
+    ("stop.tiers", [{"after-profit": "0.2", "keep-percent": 24}], "stop.tiers[0].keep-percent", "not less than"),
+    ("time-exits", {}, "time-exits", "not a list"),
+    ("time-exits", [{"after-s": 9}] * 5, "time-exits", "5 of them: write at most 4"),
+    ("time-exits", [7], "time-exits[0]", "not an object"),
+    ("time-exits", [{}], "time-exits[0]", "give at and zone, minutes-before-close, days-to-expiry or after-s"),
+    ("time-exits", [{"at": "15:45"}], "time-exits[0].zone", "missing"),
+    ("time-exits", [{"zone": "UTC"}], "time-exits[0].at", "missing"),
+    ("time-exits", [{"at": "3pm", "zone": "UTC"}], "time-exits[0].at", "write it like 15:45"),
+    ("time-exits", [{"at": "24:00", "zone": "UTC"}], "time-exits[0].at", "write it like 15:45"),
+    ("time-exits", [{"at": "15:45", "zone": "EDT"}], "time-exits[0].zone", "write it like America/New_York"),
+    ("time-exits", [{"at": "15:45", "zone": "x" * 65}], "time-exits[0].zone", "write it like America/New_York"),
+    (
+        "time-exits",
+        [{"at": "15:45", "zone": "UTC", "minutes-before-close": 5}],
+        "time-exits[0].minutes-before-close",
+        "make a time exit of each",
+    ),
+    ("time-exits", [{"date": "2026-12-01", "days-to-expiry": 1}], "time-exits[0].date", "give one of them"),
+    ("time-exits", [{"minutes-before-close": 0}], "time-exits[0].minutes-before-close", "from 1 to 390"),
+    ("time-exits", [{"minutes-before-close": 391}], "time-exits[0].minutes-before-close", "from 1 to 390"),
+    ("time-exits", [{"date": "2026-12-01"}], "time-exits[0].date", "give at and zone, or minutes-before-close"),
+    (
+        "time-exits",
+        [{"days-to-expiry": 26}],
+        "time-exits[0].days-to-expiry",
+        "in 25 days, on 2026-12-18: write at most",
+    ),
+    ("time-exits", [{"days-to-expiry": -1}], "time-exits[0].days-to-expiry", "from 0 to 3650"),
+    ("time-exits", [{"days-to-expiry": 1, "after-s": 1}], "time-exits[0].after-s", "make a time exit of each"),
+    ("time-exits", [{"after-s": 0}], "time-exits[0].after-s", "above 0"),
+    ("time-exits", [{"after-s": "0.0000001"}], "time-exits[0].after-s", "above 0"),
+    ("time-exits", [{"after-s": 10**9}], "time-exits[0].after-s", "at most 31622400"),
 ]
 
 
@@ -588,6 +683,265 @@ def test_canonical_text_reads_back_as_the_same_request() -> None:
     assert parse(request.text) == request
 
 
+def test_canonical_text_of_a_request_without_the_later_keys_is_what_it_was() -> None:
+    legs = (
+        '{"entry":{"legs":[{"action":"Sell to Open","instrument-type":"Equity Option","quantity":1,'
+        '"symbol":"AAPL  261218C00155000"},{"action":"Buy to Open","instrument-type":"Equity Option","quantity":1,'
+        '"symbol":"AAPL  261218C00157500"}],"order-type":"Limit","price":"0.85","price-effect":"Credit",'
+        '"time-in-force":"Day"},'
+    )
+    assert parse(CREDIT_VERTICAL).text == legs + (
+        '"stop":{"price":"1.9","price-effect":"Debit","trigger":"1.7"},'
+        '"target":{"price":"0.4","price-effect":"Debit"},"version":1}'
+    )
+    full = CREDIT_VERTICAL | {
+        "not-after": "2026-11-23T15:04:05.000001Z",
+        "target": {"profit-percent": "25.50", "time-in-force": "Day"},
+        "stop": {"loss-percent": 100, "limit-offset": "0.20", "time-in-force": "Day"},
+        "protection": "watched",
+        "rest": "target",
+        "partial-entry": {"grace-s": 2.5},
+        "on-outside-change": "release",
+        "tags": {"b": "é", "a": ""},
+    }
+    assert parse(full).text == legs + (
+        '"not-after":"2026-11-23T15:04:05.000001Z","on-outside-change":"release","partial-entry":{"grace-s":"2.5"},'
+        '"protection":"watched","rest":"target",'
+        '"stop":{"limit-offset":"0.2","loss-percent":"100","time-in-force":"Day"},"tags":{"a":"","b":"é"},'
+        '"target":{"profit-percent":"25.5","time-in-force":"Day"},"version":1}'
+    )
+
+
+def test_canonical_text_of_a_request_without_the_later_keys_is_what_it_was_for_a_stop_alone() -> None:
+    assert parse(single(OPTION, stop={"trigger": "0.60"})).text == (
+        '{"entry":{"legs":[{"action":"Buy to Open","instrument-type":"Equity Option","quantity":1,'
+        '"symbol":"AAPL  261218C00155000"}],"order-type":"Market","time-in-force":"Day"},"stop":{"trigger":"0.6"},'
+        '"version":1}'
+    )
+
+
+def test_canonical_text_leaves_defaults_of_the_later_keys_out() -> None:
+    same = changed("watch", {"on": "natural", "quotes": 2, "of": "3", "dwell-s": "1.0"})
+    same = changed("stop.tiers", [], changed("time-exits", [], same))
+    assert parse(same).text == parse(CREDIT_VERTICAL).text
+    plainly = changed("stop.break-even", {"after-profit-percent": 25})
+    at_length = changed("stop.break-even", {"after-profit-percent": "25.0", "keep": "0"})
+    assert parse(plainly).text == parse(at_length).text != parse(CREDIT_VERTICAL).text
+    trail = changed("stop.trail", {"distance": "0.20"})
+    assert parse(trail).text == parse(changed("stop.trail", {"distance": 0.2, "on": "mid"})).text
+
+
 def test_canonical_text_of_what_breaks_the_grammar_is_refused() -> None:
     with pytest.raises(RequestRefused):
         canonical_text("{}")
+
+
+# Watch, moving stop, exits by time.
+
+
+def test_without_the_later_keys_their_defaults_hold() -> None:
+    request = parse(CREDIT_VERTICAL)
+    assert (request.watch_basis, request.watch_policy) == (PriceBasis.NATURAL, DEFAULT_WATCH)
+    assert (request.time_exits, request.stop_rules, request.stop_least_move) == ((), None, None)
+
+
+def test_watch_is_read() -> None:
+    request = parse(changed("watch", {"on": "mark", "quotes": "3", "of": 5, "dwell-s": "2.5"}))
+    assert request.watch_basis is PriceBasis.MARK
+    assert request.watch_policy == WatchPolicy(needed=3, window=5, dwell_us=2_500_000)
+
+
+@pytest.mark.parametrize(
+    ("trail", "expected"),
+    [
+        ({"distance": "0.20"}, Trail(TrailKind.DISTANCE, Amount(Decimal("0.20")))),
+        (
+            {"distance-percent": 25, "after-profit": "0.10"},
+            Trail(TrailKind.DISTANCE, Amount(Decimal(25), is_percent=True), after=Amount(Decimal("0.10"))),
+        ),
+        (
+            {"give-back-percent": "40", "after-profit-percent": 20},
+            Trail(TrailKind.GIVE_BACK, give_back_percent=Decimal(40), after=Amount(Decimal(20), is_percent=True)),
+        ),
+    ],
+)
+def test_trail_is_read(trail: Json, expected: Trail) -> None:
+    request = parse(changed("stop.trail", trail))
+    assert request.stop_rules == StopRules(trail=expected)
+    assert request.stop_least_move is None
+
+
+def test_basis_and_least_move_of_a_trail_are_those_of_the_stop() -> None:
+    request = parse(changed("stop.trail", {"distance": "0.20", "on": "natural", "least-move": "0.05"}))
+    assert request.stop_rules is not None
+    assert request.stop_rules.basis is PriceBasis.NATURAL
+    assert request.stop_least_move == Decimal("0.05")
+
+
+def test_break_even_is_the_first_tier() -> None:
+    request = parse(
+        changed(
+            "stop.tiers",
+            [{"after-profit-percent": "50", "keep-percent": "25"}, {"after-profit": "0.60", "keep": "0.40"}],
+            changed("stop.break-even", {"after-profit-percent": "25", "keep": "0.02"}),
+        )
+    )
+    assert request.stop_rules == StopRules(
+        tiers=(
+            Tier(Amount(Decimal(25), is_percent=True), Amount(Decimal("0.02"))),
+            Tier(Amount(Decimal(50), is_percent=True), Amount(Decimal(25), is_percent=True)),
+            Tier(Amount(Decimal("0.60")), Amount(Decimal("0.40"))),
+        )
+    )
+    alone = parse(changed("stop.break-even", {"after-profit": "0.20"}))
+    assert alone.stop_rules == StopRules(tiers=(Tier(Amount(Decimal("0.20")), Amount(Decimal(0))),))
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        ({"at": "15:45", "zone": "America/New_York"}, OnDay(FirstDay(), ClockTime(945, "America/New_York"))),
+        ({"at": "00:00", "zone": "UTC", "date": "2026-12-01"}, OnDay(OnDate(date(2026, 12, 1)), ClockTime(0, "UTC"))),
+        ({"at": "23:59", "zone": "UTC", "days-to-expiry": 0}, OnDay(DaysToExpiry(0), ClockTime(1439, "UTC"))),
+        ({"minutes-before-close": "15"}, OnDay(FirstDay(), BeforeClose(15))),
+        ({"minutes-before-close": 390, "date": "2026-12-18"}, OnDay(OnDate(date(2026, 12, 18)), BeforeClose(390))),
+        ({"minutes-before-close": 1, "days-to-expiry": 25}, OnDay(DaysToExpiry(25), BeforeClose(1))),
+        ({"days-to-expiry": 21}, OnDay(DaysToExpiry(21), AtOpen())),
+        ({"after-s": "0.5"}, AfterFill(500_000)),
+    ],
+)
+def test_each_form_of_a_time_exit_is_read_and_written_back(rule: Json, expected: TimeExit) -> None:
+    request = parse(changed("time-exits", [rule, {"after-s": 3600}]))
+    assert request.time_exits == (expected, AfterFill(3_600_000_000))
+    assert parse(request.text) == request
+
+
+@pytest.mark.parametrize(
+    ("day", "told"),
+    [
+        ("2026-11-22", "has passed: write a day from 2026-11-23 on"),
+        ("2026-11-26", "the exchanges are closed"),
+        ("2026-12-12", "the exchanges are closed"),
+        ("2026-12-21", "after the first expiry: write a day up to 2026-12-18"),
+        ("2026-02-30", "is no day"),
+    ],
+)
+def test_date_of_a_time_exit_needs_a_session_before_the_expiry(day: str, told: str) -> None:
+    reason = only_reason(changed("time-exits", [{"minutes-before-close": 15, "date": day}]))
+    assert reason.startswith("time-exits[0].date: ") and told in reason
+
+
+def test_first_expiry_of_any_leg_counts() -> None:
+    legs = [leg("AAPL  261204C00155000", "Buy to Open"), leg("AAPL  261218C00155000", "Sell to Open")]
+    calendar = changed("entry.legs", legs) | {"target": {"profit-percent": 50}, "stop": {"loss-percent": 50}}
+    parse(changed("time-exits", [{"days-to-expiry": 11}], calendar))
+    assert "in 11 days, on 2026-12-04" in only_reason(changed("time-exits", [{"days-to-expiry": 12}], calendar))
+
+
+def test_what_does_not_expire_has_no_days_to_expiry_and_any_later_date() -> None:
+    shares = single(SHARES, stop={"loss-percent": 5})
+    assert "nothing in the position expires" in only_reason(changed("time-exits", [{"days-to-expiry": 5}], shares))
+    parse(changed("time-exits", [{"minutes-before-close": 5, "date": "2029-01-03"}], shares))
+
+
+def test_open_of_the_last_day_is_refused_on_that_day() -> None:
+    last = date(2026, 12, 18)
+    alone = changed("time-exits", [{"days-to-expiry": 0}])
+    parse(alone)
+    assert "today is the last day" in only_reason(alone, today=last)
+    parse(changed("time-exits", [{"days-to-expiry": 0, "minutes-before-close": 15}]), today=last)
+
+
+def test_zones_are_the_callers() -> None:
+    request = changed("time-exits", [{"at": "17:30", "zone": "Europe/Berlin"}])
+    assert only_reason(request).startswith('time-exits[0].zone: "Europe/Berlin" is no time zone')
+    assert parse(request, is_zone={"Europe/Berlin"}.__contains__).time_exits == (
+        OnDay(FirstDay(), ClockTime(17 * 60 + 30, "Europe/Berlin")),
+    )
+    assert canonical_text(json.dumps(request))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "place"),
+    [
+        ("watch", {}, "watch"),
+        ("stop.trail", {"distance": "0.20"}, "stop.trail"),
+        ("stop.break-even", {"after-profit": "0.20"}, "stop.break-even"),
+        ("stop.tiers", [{"after-profit": "0.20", "keep": 0}], "stop.tiers"),
+    ],
+)
+def test_what_looks_at_quotes_is_refused_with_unlinked(path: str, value: Any, place: str) -> None:
+    request = changed(path, value)
+    parse(request)
+    assert only_reason(request | {"protection": "unlinked"}).startswith(f'{place}: in "unlinked"')
+
+
+@pytest.mark.parametrize("moving", [{"trail": {"distance": 1}}, {"break-even": {"after-profit": 1}}])
+def test_moving_stop_of_a_futures_option_is_told_that_there_is_none(moving: Json) -> None:
+    request = single(FUTURE_OPTION, target={"profit-percent": 50}, stop=moving)
+    assert any("no stops for futures options" in reason for reason in reasons_of(request))
+
+
+LOOSENING: list[tuple[Json, str]] = [
+    (
+        {"tiers": [{"after-profit": "0.2", "keep": "0.1"}, {"after-profit": "0.4", "keep": "0.05"}]},
+        "stop.tiers[1].keep",
+    ),
+    (
+        {"tiers": [{"after-profit": "0.4", "keep": "0.05"}, {"after-profit": "0.2", "keep": "0.1"}]},
+        "stop.tiers[0].keep",
+    ),
+    (
+        {"tiers": [{"after-profit": "0.2", "keep": "0.1"}, {"after-profit-percent": 50, "keep-percent": 10}]},
+        "stop.tiers[1].keep-percent",
+    ),
+    (
+        {"tiers": [{"after-profit": "0.2", "keep": "0.1"}], "break-even": {"after-profit": "0.3"}},
+        "stop.break-even.keep",
+    ),
+]
+
+
+@pytest.mark.parametrize(("moving", "place"), LOOSENING)
+def test_tier_that_keeps_less_though_it_is_further_is_refused(moving: Json, place: str) -> None:
+    reason = only_reason(changed("stop", CREDIT_VERTICAL["stop"] | moving))
+    assert reason.startswith(f"{place}: keeps less than") and "never loosened" in reason
+
+
+def test_same_profit_twice_is_refused_whatever_its_unit() -> None:
+    tiers = [{"after-profit": "0.425", "keep": "0.1"}, {"after-profit-percent": 50, "keep-percent": 25}]
+    reason = only_reason(changed("stop.tiers", tiers))
+    assert reason == "stop.tiers[1].after-profit-percent: is that of stop.tiers[0], too: keep one"
+
+
+def test_amounts_and_percents_are_compared_only_where_the_entry_has_a_price() -> None:
+    tiers = [{"after-profit": "0.2", "keep": "0.1"}, {"after-profit-percent": 90, "keep-percent": 1}]
+    parse(single(OPTION, stop={"trigger": "0.60", "tiers": tiers}))
+
+
+def test_profit_of_a_debit_is_not_bounded_by_its_price() -> None:
+    stop = {"trigger": "0.60", "trail": {"distance": "0.5", "after-profit-percent": 300}}
+    parse(single(OPTION, order_type="Limit", price="1", price_effect="Debit", stop=stop))
+
+
+def test_every_reason_against_the_later_parts_is_given_at_once() -> None:
+    request = CREDIT_VERTICAL | {
+        "watch": {"on": 1, "quotes": 0, "dwell-s": 1000},
+        "stop": CREDIT_VERTICAL["stop"]
+        | {
+            "trail": {"distance": 0, "distance-percent": -1, "on": "x"},
+            "break-even": {"after-profit": "9", "keep": "10"},
+            "tiers": [{"after-profit": "0.4", "keep": "0.3"}, {"after-profit": "0.5", "keep": "0.2"}, {"x": 1}],
+        },
+        "time-exits": [{"at": "x", "zone": "Nowhere"}, {"date": "2020-01-01", "minutes-before-close": 0}],
+    }
+    places = [reason.split(": ")[0] for reason in reasons_of(request)]
+    assert sorted(places) == sorted(
+        [
+            *("watch.on", "watch.quotes", "watch.dwell-s", "stop.trail", "stop.trail.distance"),
+            *("stop.trail.distance-percent", "stop.trail.on", "stop.break-even.keep"),
+            *("stop.break-even.after-profit", "stop.tiers[1].keep", "stop.tiers[2].x", "stop.tiers[2].after-profit"),
+            *("stop.tiers[2].keep", "time-exits[0].at", "time-exits[0].zone", "time-exits[1].date"),
+            "time-exits[1].minutes-before-close",
+        ]
+    )

@@ -162,6 +162,7 @@ GOOD: list[tuple[str, Any]] = [
     ("target", {"profit-percent": "50", "time-in-force": "Day"}),
     ("stop", {"loss-percent": 100}),
     ("stop", {"loss-percent": 100, "limit-offset": "0"}),
+    ("stop", {"loss-percent": 100, "limit-offset": "-0.0"}),
     ("stop", {"trigger": "1.70"}),
     ("not-after", "2026-11-23T16:00:00Z"),
     ("not-after", "2026-11-23 16:00:00.123+00:00"),
@@ -170,6 +171,23 @@ GOOD: list[tuple[str, Any]] = [
     ("partial-entry", {"grace-s": 0}),
     ("on-outside-change", "restore"),
     ("tags", {"a": ""}),
+    ("watch", {}),
+    ("watch", {"on": "mark", "quotes": 3, "of": "5", "dwell-s": "0"}),
+    ("time-exits", []),
+    ("time-exits", [{"at": "15:45", "zone": "America/New_York"}, {"after-s": "0.5"}]),
+    ("time-exits", [{"at": "00:00", "zone": "Europe/Berlin", "date": "2026-12-18"}]),
+    ("time-exits", [{"at": "23:59", "zone": "UTC", "days-to-expiry": 0}]),
+    ("time-exits", [{"minutes-before-close": 15}]),
+    ("time-exits", [{"minutes-before-close": "390", "date": "2026-12-18"}]),
+    ("time-exits", [{"minutes-before-close": 1, "days-to-expiry": "0"}]),
+    ("time-exits", [{"days-to-expiry": 21}]),
+    ("stop.trail", {"distance": "0.20"}),
+    ("stop.trail", {"distance-percent": 25, "after-profit": "0.10", "on": "natural", "least-move": "0.05"}),
+    ("stop.trail", {"give-back-percent": "100", "after-profit-percent": 25}),
+    ("stop.break-even", {"after-profit-percent": "25"}),
+    ("stop.break-even", {"after-profit": "0.20", "keep": "0"}),
+    ("stop.tiers", []),
+    ("stop.tiers", [{"after-profit": "0.20", "keep-percent": 0}, {"after-profit-percent": 50, "keep": "0.10"}]),
 ]
 
 BAD: list[tuple[str, Any]] = [
@@ -215,6 +233,7 @@ BAD: list[tuple[str, Any]] = [
     ("stop", {"limit-offset": "0.1"}),
     ("stop", {"loss-percent": 50, "trigger": "1"}),
     ("stop", {"loss-percent": 50, "limit-offset": "-0.1"}),
+    ("stop", {"loss-percent": 50, "limit-offset": "-01"}),
     ("not-after", "tomorrow"),
     ("not-after", "2026-11-23T16:00:00"),
     ("protection", "none"),
@@ -225,6 +244,51 @@ BAD: list[tuple[str, Any]] = [
     ("tags", {"a": 1}),
     ("tags", {"": "a"}),
     ("tags", {str(number): "" for number in range(65)}),
+    ("watch", []),
+    ("watch", {"on": "last"}),
+    ("watch", {"quotes": 1}),
+    ("watch", {"of": 21}),
+    ("watch", {"quotes": 2.5}),
+    ("watch", {"dwell-s": -1}),
+    ("watch", {"dwell-s": 301}),
+    ("watch", {"dwell": 1}),
+    ("time-exits", {}),
+    ("time-exits", ["15:45"]),
+    ("time-exits", [{}]),
+    ("time-exits", [{"after-s": 1}] * 5),
+    ("time-exits", [{"at": "15:45"}]),
+    ("time-exits", [{"zone": "UTC"}]),
+    ("time-exits", [{"at": "24:00", "zone": "UTC"}]),
+    ("time-exits", [{"at": "9:30", "zone": "UTC"}]),
+    ("time-exits", [{"at": "15:45", "zone": ""}]),
+    ("time-exits", [{"at": "15:45", "zone": "x" * 65}]),
+    ("time-exits", [{"at": "15:45", "zone": "UTC", "minutes-before-close": 1}]),
+    ("time-exits", [{"date": "2026-12-18"}]),
+    ("time-exits", [{"date": "tomorrow", "minutes-before-close": 1}]),
+    ("time-exits", [{"minutes-before-close": 1, "date": "2026-12-18", "days-to-expiry": 0}]),
+    ("time-exits", [{"minutes-before-close": 0}]),
+    ("time-exits", [{"minutes-before-close": 391}]),
+    ("time-exits", [{"days-to-expiry": -1}]),
+    ("time-exits", [{"days-to-expiry": 1.5}]),
+    ("time-exits", [{"after-s": 0}]),
+    ("time-exits", [{"after-s": 31_622_401}]),
+    ("time-exits", [{"after-s": 1, "days-to-expiry": 1}]),
+    ("stop.trail", {}),
+    ("stop.trail", {"distance": "0.20", "distance-percent": "20"}),
+    ("stop.trail", {"distance": "0"}),
+    ("stop.trail", {"give-back-percent": 101}),
+    ("stop.trail", {"distance": "0.20", "after-profit": "0.1", "after-profit-percent": 5}),
+    ("stop.trail", {"distance": "0.20", "on": "bid"}),
+    ("stop.trail", {"distance": "0.20", "least-move": 0}),
+    ("stop.break-even", {}),
+    ("stop.break-even", {"keep": "0.02"}),
+    ("stop.break-even", {"after-profit": "0.1", "after-profit-percent": 5}),
+    ("stop.break-even", {"after-profit": "0.1", "keep": -1}),
+    ("stop.tiers", [{"after-profit": "0.1"}]),
+    ("stop.tiers", [{"keep": "0.1"}]),
+    ("stop.tiers", [{"after-profit": "0.1", "keep": "0", "keep-percent": 0}]),
+    ("stop.tiers", [{"after-profit": "0.1", "keep": "0"}] * 9),
+    ("stop", {"trail": {"distance": "0.20"}}),
 ]
 
 
@@ -258,7 +322,8 @@ def test_every_object_of_the_request_is_closed() -> None:
                 yield from objects(child)
 
     found = list(objects(request_schema()))
-    assert len(found) == 7  # request, entry, leg, target, stop, partial-entry, tags
+    # request, entry, leg, target, stop, trail, break-even, tier, partial-entry, tags, watch, time exit
+    assert len(found) == 12
     assert [each for each in found if each["additionalProperties"] is not False] == [
         request_schema()["properties"]["tags"]
     ]

@@ -15,6 +15,7 @@ from otocod.domain.specs import Protection
 from otocod.engine.capabilities import Capabilities
 from otocod.engine.gate import LastGate, Limits
 from otocod.engine.intake import Intake, exchange_day
+from otocod.engine.limits import RiskDesk, RiskLimits
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.slots import Slots
 from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
@@ -59,6 +60,14 @@ class Desk:
             on_store_failure=lambda error: None,
             on_store_recovery=lambda: None,
         )
+        self.held: list[str] = []
+        self.risk = RiskDesk(
+            RiskLimits(),
+            self.clock,
+            open_brackets=self.mailboxes.open_brackets,
+            posted=lambda: self.gate.posted_count,
+            on_held=lambda limit, why: self.held.append(limit),
+        )
         self.intake = Intake(
             self.mailboxes,
             self.store,
@@ -71,6 +80,8 @@ class Desk:
             make_id=self._make_id,
             is_open=lambda: self.is_open,
             broker_clock_offset_us=lambda: self.offset_us,
+            risk=self.risk,
+            is_zone={"Europe/Berlin"}.__contains__,
         )
         self.queue.take = self.intake.take
         self.task = asyncio.get_running_loop().create_task(self.intake.run())
@@ -115,6 +126,16 @@ def plain(number: int = 0, **changes: Any) -> QueuedRequest:
 
 
 # Accepted.
+
+
+async def test_time_zones_are_those_that_the_caller_knows() -> None:
+    desk = Desk()
+    known = await desk.ask(plain(0, **{"time-exits": [{"at": "21:30", "zone": "Europe/Berlin"}]}))
+    assert known.bracket_id is not None
+    unknown = await desk.ask(plain(1, **{"time-exits": [{"at": "15:30", "zone": "America/New_York"}]}))
+    assert unknown.bracket_id is None
+    assert [reason.split(": ")[0] for reason in unknown.reasons] == ["time-exits[0].zone"]
+    await desk.crash()
 
 
 async def test_row_is_copied_committed_sent_and_then_answered() -> None:

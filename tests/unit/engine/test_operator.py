@@ -12,8 +12,8 @@ from otocod.domain.events import PositionsDisagreed, SubmitDenied
 from otocod.domain.ids import BracketId
 from otocod.domain.orders import OrderState, Refusal
 from otocod.domain.specs import Role
+from otocod.engine.halts import HALT
 from otocod.engine.operator import OperatorService
-from otocod.engine.supervisor import HALT
 from otocod.ports.admin import AdminRefused, BrokerUnreachable, JsonList, JsonObject, NoSuchBracket
 from otocod.ports.broker import LoginRefused, NotSent, ReadFailed, Refused, Unknown
 from tests.support.fakes import ACCOUNT, Daemon, pass_s, request_text, row, until
@@ -478,6 +478,9 @@ async def test_dry_run_tells_our_reasons_without_asking_the_broker_and_else_the_
     assert console.daemon.broker.asked("dry_run") == []
     good = await console.service.dry_run(ACCOUNT, request_text())
     assert good == {"reasons": [], "broker": {"accepted": True, "warnings": []}}
+    console.daemon.supervisor.is_zone = {"Europe/Berlin"}.__contains__
+    by_clock: dict[str, Any] = {"time-exits": [{"at": "21:30", "zone": "Europe/Berlin"}]}
+    assert (await console.service.dry_run(ACCOUNT, request_text(0, 1, **by_clock)))["reasons"] == []
     console.daemon.broker.refuse("dry_run", "margin_check_failed")
     refused = await console.service.dry_run(ACCOUNT, request_text())
     assert refused["broker"]["accepted"] is False

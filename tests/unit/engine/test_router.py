@@ -248,3 +248,17 @@ async def test_id_we_made_and_dropped_unused_that_works_at_the_broker_is_a_stran
     await post.router.settle()
     assert [strange.external_identifier for strange in post.strangers] == [spare]
     assert post.mailboxes.brackets == {}
+
+
+@pytest.mark.covers("F99", "F100")
+@pytest.mark.parametrize("role", [0, 1])
+async def test_open_bracket_that_was_never_here_is_another_daemons_and_is_left_to_it(role: int) -> None:
+    """Found by the simulation: the lock was stolen, and both daemons sent the exits of one bracket on the same ids."""
+    post = Post()
+    bracket = await post.keep(records.accepted())
+    name = bracket.orders[0].external_identifier if role == 0 else bracket.staged[0][1]
+    post.router.route(report(external_identifier=name, source=OURS))
+    await post.router.settle()
+    assert [strange.external_identifier for strange in post.strangers] == [name]
+    assert post.mailboxes.brackets == {}
+    assert post.journal.count("DecisionFailed") == 0

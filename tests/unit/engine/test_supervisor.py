@@ -10,7 +10,8 @@ from otocod.domain.brackets import BracketState, Outcome
 from otocod.domain.ids import AccountNumber, BrokerOrderId, ExternalIdentifier
 from otocod.domain.orders import BrokerStatus, OrderReport
 from otocod.domain.specs import Role
-from otocod.engine.supervisor import CLEAN_STOP, HALT, accounts_of
+from otocod.engine.halts import HALT
+from otocod.engine.supervisor import CLEAN_STOP, accounts_of
 from otocod.ports.broker import Listing, LoginRefused, NotFound, StreamEvent, StreamOddity, StreamOrder, StreamPosition
 from otocod.ports.broker import Position as BrokerPosition
 from otocod.ports.store import BracketChange, Setting
@@ -30,6 +31,7 @@ from tests.support.model_store import ModelStore
 
 FULL = DiskFailed(FailureKind.FULL, "database or disk is full")
 BROKEN = DiskFailed(FailureKind.IO, "disk I/O error")
+FENCED = DiskFailed(FailureKind.FENCED, "another process has opened state.db for writing since")
 
 
 def restarted(daemon: Daemon, **changes: bool) -> Daemon:
@@ -425,6 +427,22 @@ async def test_io_error_ends_the_daemon_and_is_never_taken_for_a_clean_stop() ->
     assert len(daemon.broker.exits) == 1, "exits do not wait for the disk"
     assert (await daemon.store.settings())[CLEAN_STOP] == "no"
     assert "store_failed" in daemon.notifier.codes
+
+
+@pytest.mark.covers("F99")
+async def test_daemon_whose_file_another_one_has_taken_sends_nothing_more() -> None:
+    """Found by the simulation: it went on for the ten seconds of an orderly stop, and posted ids of the other one."""
+    daemon = await Daemon().start()
+    first, second = await daemon.take(0), await daemon.take(1)
+    daemon.store.fail_next(FENCED, is_change_to(BracketState.ENTRY_FILLED))
+    daemon.broker.fill(first.entries[0].external_identifier)
+    await until(lambda: daemon.supervisor.is_stopping)
+    daemon.broker.fill(second.entries[0].external_identifier)
+    assert daemon.task is not None
+    with pytest.raises(DiskFailed):
+        await daemon.task
+    of_second = {name for _, name in second.staged}
+    assert not any(member.external_identifier in of_second for call in daemon.broker.posted for member in call.members)
 
 
 @pytest.mark.covers("F93")

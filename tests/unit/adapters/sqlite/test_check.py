@@ -102,6 +102,26 @@ def test_damage_is_found_and_refused(path: Path) -> None:
 
 
 @pytest.mark.covers("F94")
+def test_a_journal_left_by_a_crash_is_rolled_back_and_the_file_is_fit(path: Path, tmp_path: Path) -> None:
+    """A new file has one for a moment, while it is switched to WAL. No reader may roll it back."""
+    crashed = tmp_path / "crashed"
+    crashed.mkdir(mode=0o750)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA cache_size = 1")
+        connection.execute("BEGIN")
+        connection.execute("CREATE TABLE spilled (content BLOB)")
+        connection.executemany("INSERT INTO spilled VALUES (randomblob(?))", [(3_000,)] * 50)
+        for part in (path, path.with_name("state.db-journal")):
+            (crashed / part.name).write_bytes(part.read_bytes())
+            (crashed / part.name).chmod(0o600)
+    assert "damaged" in texts(crashed / "state.db")
+    require_fit(crashed / "state.db")
+    assert not (crashed / "state.db-journal").exists()
+    with closing(sqlite3.connect(crashed / "state.db")) as connection:
+        assert not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'spilled'").fetchall()
+
+
 def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.write_bytes(b"not a database, and long enough to look like one" * 100)
     with pytest.raises(NotFit, match="not a database"):

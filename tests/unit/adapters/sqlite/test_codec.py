@@ -13,8 +13,21 @@ from otocod.adapters.sqlite.codec import StoredRecordUnreadable, rows_from_chang
 from otocod.domain.brackets import Close, ClosePurpose
 from otocod.domain.ids import ExternalIdentifier, FillId
 from otocod.domain.orders import Order, Refusal
+from otocod.domain.quotes import PriceBasis
 from otocod.domain.request_types import BracketRequest, StopByPercent, StopMarket, TargetByPrice
 from otocod.domain.specs import Leg, OrderSpec, Role, TimeInForce
+from otocod.domain.time_exits import (
+    AfterFill,
+    AtOpen,
+    BeforeClose,
+    ClockTime,
+    DaysToExpiry,
+    FirstDay,
+    OnDate,
+    OnDay,
+)
+from otocod.domain.trailing import Amount, StopRules, Tier, Trail, TrailKind
+from otocod.domain.watching import WatchPolicy
 from tests.support.stored_records import a_request, accepted, change, entry_filled, life, limit
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -26,6 +39,42 @@ st.register_type_strategy(str, texts)
 st.register_type_strategy(int, whole)
 specs = st.builds(OrderSpec, legs=st.lists(legs, min_size=1, max_size=4).map(tuple))
 
+amounts = st.builds(Amount, st.decimals("0.01", 1000, places=2), st.booleans())
+trails = st.one_of(
+    st.builds(Trail, st.just(TrailKind.DISTANCE), distance=amounts, after=st.none() | amounts),
+    st.builds(
+        Trail,
+        st.just(TrailKind.GIVE_BACK),
+        give_back_percent=st.decimals("0.1", 100, places=1),
+        after=st.none() | amounts,
+    ),
+)
+stop_rules = st.builds(
+    StopRules,
+    trail=st.none() | trails,
+    tiers=st.lists(st.builds(Tier, amounts, amounts), max_size=9).map(tuple),
+    basis=st.sampled_from(PriceBasis),
+)
+days = st.builds(FirstDay) | st.builds(OnDate, st.dates()) | st.builds(DaysToExpiry, st.integers(0, 3650))
+moments = st.one_of(
+    st.builds(ClockTime, st.integers(0, 1439), texts), st.builds(BeforeClose, st.integers(1, 390)), st.builds(AtOpen)
+)
+time_exits = st.builds(OnDay, days, moments) | st.builds(AfterFill, st.integers(1, 2**53))
+watch_policies = st.integers(2, 20).flatmap(
+    lambda window: st.builds(
+        WatchPolicy, needed=st.integers(2, window), window=st.just(window), dwell_us=st.integers(0, 300_000_000)
+    )
+)
+requests = st.builds(
+    BracketRequest,
+    entry=specs,
+    watch_basis=st.sampled_from(PriceBasis),
+    watch_policy=watch_policies,
+    time_exits=st.lists(time_exits, max_size=4).map(tuple),
+    stop_rules=st.none() | stop_rules,
+    stop_least_move=st.none() | decimals,
+)
+
 
 def row_of(statement: codec.Statement, table: Any, rows: list[codec.Row]) -> dict[str, Any]:
     names = [column.name for column in table.columns]
@@ -33,7 +82,7 @@ def row_of(statement: codec.Statement, table: Any, rows: list[codec.Row]) -> dic
 
 
 @settings(max_examples=60, deadline=None)
-@given(request=st.builds(BracketRequest, entry=specs))
+@given(request=requests)
 def test_any_request_comes_back_equal_and_typed(request: BracketRequest) -> None:
     again = codec.request_from_json(codec.request_json(request), request.text)
     assert again == request
@@ -61,11 +110,45 @@ def test_any_order_comes_back_equal(spec: OrderSpec, data: st.DataObject) -> Non
         {"stop": None},
         {"entry": replace(limit("-0.85"), time_in_force=TimeInForce.GTD, gtc_date=date(2026, 12, 18))},
         {"entry": replace(limit("-0.85"), automated_source=False)},
+        {"watch_basis": PriceBasis.MARK, "watch_policy": WatchPolicy(3, 5, 2_500_000)},
+        {"time_exits": (OnDay(FirstDay(), AtOpen()), AfterFill(1))},
+        {"time_exits": (OnDay(OnDate(date(2026, 12, 18)), ClockTime(945, "America/New_York")),)},
+        {"time_exits": (OnDay(DaysToExpiry(0), BeforeClose(15)),)},
+        {"stop_rules": StopRules(Trail(TrailKind.GIVE_BACK, give_back_percent=Decimal(40)), basis=PriceBasis.NATURAL)},
+        {"stop_rules": StopRules(tiers=(Tier(Amount(Decimal(25), is_percent=True), Amount(Decimal(0))),))},
+        {"stop_least_move": Decimal("0.05")},
     ],
 )
 def test_each_alternative_of_a_request_comes_back_equal(changes: dict[str, Any]) -> None:
     request = a_request(**changes)
     assert codec.request_from_json(codec.request_json(request), request.text) == request
+
+
+def test_request_stored_before_there_were_watches_and_moving_stops_takes_their_defaults() -> None:
+    request = a_request()
+    stored = msgspec.json.decode(codec.request_json(request))
+    del stored["time_exits"]
+    for name in ("watch_basis", "watch_policy", "stop_rules", "stop_least_move"):
+        del stored["rest"][name]
+    assert codec.request_from_json(codec.to_json(stored), request.text) == request
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {},
+        {"day": ["first", {}]},
+        {"day": ["first", {}], "moment": ["noon", {}]},
+        {"day": ["first", {}], "moment": ["before-close", {"minutes": 0}]},
+        {"after_fill_us": 5, "is_trading_time": True},
+    ],
+)
+def test_time_exit_that_this_code_cannot_read_is_refused_and_not_dropped(stored: dict[str, Any]) -> None:
+    row = row_of(codec.INSERT_BRACKET, tables.brackets, rows_from_change(change(None, accepted())))
+    request = msgspec.json.decode(row["request_json"])
+    damaged = row | {"request_json": codec.to_json(request | {"time_exits": [stored]})}
+    with pytest.raises(StoredRecordUnreadable):
+        codec.bracket_from_rows(damaged, [], [])
 
 
 def test_fields_without_columns_come_back_equal() -> None:

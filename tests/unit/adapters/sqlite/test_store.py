@@ -41,14 +41,20 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
         await opened.close()
 
 
-def count_commits(store: SqliteStore) -> list[object]:
-    seen: list[object] = []
-    event.listen(store._writer.sync_engine, "commit", seen.append)
+async def count_commits(store: SqliteStore) -> list[str]:
+    """Every COMMIT of the writing connection from here on."""
+    seen: list[str] = []
+
+    def note(statement: str) -> None:
+        if statement == "COMMIT":
+            seen.append(statement)
+
+    await store._driver.run(lambda connection: connection.set_trace_callback(note))
     return seen
 
 
 async def test_changes_that_wait_go_together_in_one_transaction(store: SqliteStore) -> None:
-    commits = count_commits(store)
+    commits = await count_commits(store)
     await asyncio.gather(*(store.commit(change(None, accepted(n))) for n in range(50)))
     assert len(commits) == 1
 
@@ -69,14 +75,69 @@ async def test_a_commit_is_on_the_main_pragmas(store: SqliteStore) -> None:
 
 
 async def test_a_transaction_begins_immediate(store: SqliteStore, path: Path) -> None:
-    with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
-        async with store._connection.begin():
-            with pytest.raises(sqlite3.OperationalError, match="locked"):
-                other.execute("BEGIN IMMEDIATE")
+    def look(connection: sqlite3.Connection) -> bool:
+        """In the middle of a transaction that has written nothing yet."""
+        assert connection.in_transaction
+        with (
+            closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other,
+            pytest.raises(sqlite3.OperationalError, match="locked"),
+        ):
+            other.execute("BEGIN IMMEDIATE")
+        return True
+
+    async with store._connection.begin():
+        assert await store._driver.run(look)
+    assert await store._driver.run(store_module._in_transaction, look)
+
+
+async def test_a_transaction_that_fails_is_rolled_back_and_the_next_one_begins(store: SqliteStore) -> None:
+    def fail(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO settings (name, value) VALUES ('half', 'done')")
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"):
+        await store._driver.run(store_module._in_transaction, fail)
+    await store.commit(Setting("next", "yes"))
+    assert await store.settings() == {"next": "yes"}
+
+
+async def test_keys_asked_for_in_one_moment_are_one_query(store: SqliteStore) -> None:
+    await asyncio.gather(*(store.commit(change(None, accepted(n))) for n in range(3)))
+    queries: list[str] = []
+
+    def note(*arguments: Any) -> None:
+        if "client_ref" in arguments[2]:
+            queries.append(arguments[2])
+
+    event.listen(store._reader.sync_engine, "before_cursor_execute", note)
+    found = await asyncio.gather(*(store.bracket_of_ref(f"ref-{n}") for n in (0, 1, 2, 7, 1)))
+    assert [None if each is None else each[0] for each in found] == [
+        accepted(0).bracket_id,
+        accepted(1).bracket_id,
+        accepted(2).bracket_id,
+        None,
+        accepted(1).bracket_id,
+    ]
+    assert len(queries) == 1
+
+
+async def test_a_change_that_nobody_waits_for_is_written_a_moment_later_and_never_after_one_that_is(
+    store: SqliteStore,
+) -> None:
+    commits = await count_commits(store)
+    first, *later = changes_of_life()
+    await store.commit(first)
+    beside = store.commit(replace(later[0], is_awaited=False))
+    assert not beside.done()
+    await store.commit(later[1])
+    assert beside.done()
+    assert len(commits) == 2
+    await asyncio.wait_for(store.commit(replace(later[2], is_awaited=False)), 5)
+    assert len(commits) == 3
 
 
 async def test_one_bad_change_in_a_group_fails_alone_and_the_rest_is_one_commit(store: SqliteStore) -> None:
-    commits = count_commits(store)
+    commits = await count_commits(store)
     stolen = replace(accepted(3), client_ref="ref-1")
     futures = [store.commit(change(None, bracket)) for bracket in (accepted(1), accepted(2), stolen, accepted(4))]
     results = await asyncio.gather(*futures, return_exceptions=True)

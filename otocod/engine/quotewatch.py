@@ -1,0 +1,235 @@
+"""The watch over quotes: for each bracket that watches for something, what its quotes say, until it is there.
+
+A quote costs a look and no decision, no commit and no wait; the bracket is told only that what it watches for was
+reached, and when its quotes become usable or cease to be. Both are conclusions of pure rules (`domain.quotes`,
+`domain.watching`). What those rules remember is lost with the process: a restart is a gap.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+from otocod.domain.brackets import Bracket, BracketState, Watched, WatchKind
+from otocod.domain.events import BestPriceHeld, Event, QuotesJudged, WatchTriggered
+from otocod.domain.ids import BracketId
+from otocod.domain.quotes import Bounds, LegQuote, QuoteFault, QuoteReason, SpreadQuote, spread_quote
+from otocod.domain.specs import Leg, Protection
+from otocod.domain.spreads import closing_legs, spread_of
+from otocod.domain.trailing import HeldPrice, StopRules, hold
+from otocod.domain.watching import EMPTY, Watch, WatchSide, WatchState, observe
+from otocod.ports.clock import Clock
+from otocod.ports.quotes import Instrument, QuoteEvent, QuoteFeed, QuoteHealth, QuotesChanged, QuotesOddity
+
+LOOK_EVERY_S = 1.0
+WANT_AFTER_S = 0.02
+# Quotes that cannot be used for shorter than this are a matter of course: a leg is pulled and put back.
+UNUSABLE_AFTER_US = 3_000_000
+TELL_BEST_EVERY_US = 1_000_000
+# The broker's word for a quote token whose quotes are late by minutes, as the sandbox's are: no protection.
+DELAYED_LEVEL = "demo"
+# A bracket that did not act on what it was told (it was held, or busy with something else) is told again.
+TELL_AGAIN_US = 10_000_000
+
+
+@dataclass(slots=True)
+class _Watcher:
+    legs: tuple[Leg, ...]  # of the closing order, one unit
+    bounds: Bounds
+    watched: Watched | None = None
+    watch: Watch | None = None
+    state: WatchState = EMPTY
+    fault_since_us: int | None = None
+    fault: QuoteFault | None = None
+    told: tuple[bool, bool] | None = None  # (is_usable, is_gap), as the bracket was told last
+    rules: StopRules | None = None  # what moves the stop; None while nothing is open
+    held: HeldPrice = field(default_factory=HeldPrice)
+    best: Decimal | None = None  # the best held price that was told
+    told_best_us: int = 0
+
+
+class QuoteWatch:
+    def __init__(self, feed: QuoteFeed, clock: Clock, *, deliver: Callable[[BracketId, Event], object]) -> None:
+        self._feed = feed
+        self._clock = clock
+        self._deliver = deliver
+        self._watchers: dict[BracketId, _Watcher] = {}
+        self._by_symbol: dict[str, set[BracketId]] = {}
+        self._is_want_due = False
+        self._is_delayed = False
+
+    # What is watched.
+
+    def bracket_changed(self, bracket: Bracket) -> None:
+        """Called with each new record; costs next to nothing for a bracket that watches nothing."""
+        watcher = self._watchers.get(bracket.bracket_id)
+        if not _wants_quotes(bracket):
+            if watcher is not None:
+                self._drop(bracket.bracket_id, watcher)
+            return
+        if watcher is None:
+            watcher = self._add(bracket)
+        watcher.rules = None if bracket.first_fill_us is None else bracket.request.stop_rules
+        if watcher.best is None and bracket.stop_level is not None:
+            watcher.best = bracket.stop_level.best
+        if watcher.watched != bracket.watch:
+            watcher.watched = bracket.watch
+            watcher.watch = None if bracket.watch is None else _watch_for(bracket, bracket.watch)
+            watcher.state = EMPTY
+
+    def forget(self, bracket_id: BracketId) -> None:
+        watcher = self._watchers.get(bracket_id)
+        if watcher is not None:
+            self._drop(bracket_id, watcher)
+
+    @property
+    def health(self) -> QuoteHealth:
+        return self._feed.health
+
+    def quote_of(self, bracket_id: BracketId) -> SpreadQuote | QuoteFault | None:
+        """What the quotes of a watched bracket say now; None if nothing is watched."""
+        watcher = self._watchers.get(bracket_id)
+        return None if watcher is None else self._look(watcher)
+
+    def _add(self, bracket: Bracket) -> _Watcher:
+        spread = spread_of(bracket.request.entry.legs)
+        watcher = _Watcher(
+            closing_legs(bracket.request.entry.legs, 1),
+            Bounds(
+                dearest=spread.largest_debit_to_close,
+                cheapest=None if spread.largest_credit_to_close is None else -spread.largest_credit_to_close,
+            ),
+        )
+        self._watchers[bracket.bracket_id] = watcher
+        for leg in watcher.legs:
+            self._by_symbol.setdefault(leg.symbol, set()).add(bracket.bracket_id)
+        self._want_soon()
+        return watcher
+
+    def _drop(self, bracket_id: BracketId, watcher: _Watcher) -> None:
+        del self._watchers[bracket_id]
+        for leg in watcher.legs:
+            sharing = self._by_symbol[leg.symbol]
+            sharing.discard(bracket_id)
+            if not sharing:
+                del self._by_symbol[leg.symbol]
+        self._want_soon()
+
+    def _want_soon(self) -> None:
+        """Many brackets that come or go at once are one change of the subscription."""
+        if not self._is_want_due:
+            self._is_want_due = True
+            asyncio.get_running_loop().call_later(WANT_AFTER_S, self._want)
+
+    def _want(self) -> None:
+        self._is_want_due = False
+        wanted = {
+            leg.symbol: Instrument(leg.instrument_type, leg.symbol)
+            for watcher in self._watchers.values()
+            for leg in watcher.legs
+        }
+        self._feed.want(wanted.values())
+
+    # Looking.
+
+    async def run(self) -> None:
+        """For life: the feed, and a look now and then, for silence and time pass without a quote."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._feed.run(self.quotes_event))
+            while True:
+                await asyncio.sleep(LOOK_EVERY_S)
+                self.look_at_all()
+
+    def quotes_event(self, event: QuoteEvent) -> None:
+        match event:
+            case QuotesChanged():
+                touched = {name for symbol in event.symbols for name in self._by_symbol.get(symbol, ())}
+                for bracket_id in touched:
+                    self._look_at(bracket_id)
+            case QuotesOddity():
+                return
+            case _:
+                self.look_at_all()
+
+    def look_at_all(self) -> None:
+        self._is_delayed = self._feed.health.level == DELAYED_LEVEL
+        for bracket_id in tuple(self._watchers):
+            self._look_at(bracket_id)
+
+    def _look(self, watcher: _Watcher) -> SpreadQuote | QuoteFault:
+        if self._is_delayed:
+            return QuoteFault(QuoteReason.STALE, "this account's quotes are delayed")
+        quotes: dict[str, LegQuote] = {}
+        for leg in watcher.legs:
+            quote = self._feed.latest(leg.symbol)
+            if quote is not None:
+                quotes[leg.symbol] = quote
+        return spread_quote(watcher.legs, quotes, self._feed.feed, self._clock.now_us(), bounds=watcher.bounds)
+
+    def _look_at(self, bracket_id: BracketId) -> None:
+        watcher = self._watchers.get(bracket_id)
+        if watcher is None:
+            return  # dropped by what an earlier bracket of this round did
+        now_us = self._clock.now_us()
+        quote = self._look(watcher)
+        self._judge(bracket_id, watcher, quote, now_us)
+        self._follow(bracket_id, watcher, quote, now_us)
+        if self._watchers.get(bracket_id) is not watcher:
+            return
+        watched, watch = watcher.watched, watcher.watch
+        if watched is None or watch is None or (watched.not_before_us or 0) > now_us:
+            return
+        if watcher.state.triggered_us is not None and now_us >= watcher.state.triggered_us + TELL_AGAIN_US:
+            watcher.state = EMPTY
+        observed = observe(watch, watcher.state, quote, now_us)
+        watcher.state = observed.state
+        if observed.is_triggered:
+            assert isinstance(quote, SpreadQuote)
+            self._deliver(bracket_id, WatchTriggered(watched.kind, watched.level, quote.natural))
+
+    def _follow(self, bracket_id: BracketId, watcher: _Watcher, quote: SpreadQuote | QuoteFault, now_us: int) -> None:
+        """Tells a bracket whose stop follows the profit of the best price that has held, at most once a second."""
+        rules = watcher.rules
+        if rules is None:
+            return
+        watcher.held, price = hold(watcher.held, quote, now_us, basis=rules.basis)
+        if price is None or (watcher.best is not None and price >= watcher.best):
+            return
+        if now_us - watcher.told_best_us >= TELL_BEST_EVERY_US:
+            watcher.best, watcher.told_best_us = price, now_us
+            self._deliver(bracket_id, BestPriceHeld(price))
+
+    def _judge(self, bracket_id: BracketId, watcher: _Watcher, quote: SpreadQuote | QuoteFault, now_us: int) -> None:
+        """Tells the bracket when its quotes become usable, or have not been for a while."""
+        if isinstance(quote, SpreadQuote):
+            watcher.fault_since_us = None
+            if watcher.told != (True, False):
+                watcher.told = (True, False)
+                self._deliver(bracket_id, QuotesJudged(True))
+            return
+        if watcher.fault_since_us is None:
+            watcher.fault_since_us = now_us
+        told = (False, quote.reason.is_gap)
+        if watcher.told != told and now_us - watcher.fault_since_us >= UNUSABLE_AFTER_US:
+            watcher.told = told
+            self._deliver(bracket_id, QuotesJudged(False, quote.reason.is_gap, f"{quote.reason}: {quote.detail}"))
+
+
+def _wants_quotes(bracket: Bracket) -> bool:
+    """From the acceptance on, so that the quotes are there when the entry fills."""
+    if bracket.state is BracketState.CLOSED:
+        return False
+    if bracket.request.stop_rules is not None:
+        return True
+    if bracket.protection is not Protection.WATCHED:
+        return False
+    return bracket.watch is not None or (
+        bracket.state is BracketState.PENDING_ENTRY
+        and bracket.request.stop is not None
+        and (bracket.request.target is not None or len(bracket.request.entry.legs) > 1)
+    )
+
+
+def _watch_for(bracket: Bracket, watched: Watched) -> Watch:
+    side = WatchSide.AT_OR_BELOW if watched.kind is WatchKind.TARGET_REACHED else WatchSide.AT_OR_ABOVE
+    return Watch(side, watched.level, bracket.request.watch_basis, bracket.request.watch_policy)

@@ -1,0 +1,97 @@
+"""alerts and halt --level, as typed."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otocod.cli import app
+from tests.unit.cli.test_app import Daemon, _serving, data_dir
+
+__all__ = ["data_dir"]
+
+REFUSED = (409, {"error": {"message": "refused", "reasons": ["flatten closes 3 brackets"], "exit_status": 4}})
+
+
+@pytest.fixture
+def daemon(data_dir: Path) -> Iterator[Daemon]:
+    with _serving(data_dir / "otocod.sock") as daemon:
+        yield daemon
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("typed", "confirmed"), [("flatten\n", [None, True]), ("yes\n", [None]), ("\n", [None]), (None, [False])]
+)
+@pytest.mark.covers("F123")
+def test_flatten_is_confirmed_by_its_name_on_a_terminal_and_not_at_all_elsewhere(
+    daemon: Daemon,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    typed: str | None,
+    confirmed: list[bool | None],
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO() if typed is None else Terminal(typed))
+    daemon.answers["POST /v1/halt"] = REFUSED
+    assert app.run(["halt", "--level", "flatten"]) == 4
+    assert [body.get("confirm") for _, body in daemon.asked] == confirmed
+    assert "3 brackets" in capsys.readouterr().err
+
+
+def test_yes_asks_nothing_and_other_levels_need_no_yes(daemon: Daemon, capsys: pytest.CaptureFixture[str]) -> None:
+    daemon.answers["POST /v1/halt"] = (
+        200,
+        {"ready": True, "halted": True, "halt_level": "flatten", "halt_reason": "r"},
+    )
+    assert app.run(["halt", "--level", "flatten", "--yes"]) == 0
+    assert app.run(["halt", "--level", "cancel-entries", "--reason", "r"]) == 0
+    assert daemon.asked == [
+        ("POST /v1/halt", {"reason": "", "level": "flatten", "confirm": True}),
+        ("POST /v1/halt", {"reason": "r", "level": "cancel-entries"}),
+    ]
+    assert "flatten: r" in capsys.readouterr().out
+
+
+def result(**changes: Any) -> dict[str, Any]:
+    return {"channel": "email", "ok": True, "error": ""} | changes
+
+
+@pytest.mark.parametrize(
+    ("results", "status", "words"),
+    [
+        ([result()], 0, "ok   email"),
+        ([result(), result(channel="webhook", ok=False, error="HTTP 500")], 1, "BAD  webhook: HTTP 500"),
+        ([], 1, "nobody would hear"),
+    ],
+)
+def test_a_test_that_does_not_arrive_everywhere_ends_with_1(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str], results: list[dict[str, Any]], status: int, words: str
+) -> None:
+    daemon.answers["POST /v1/alerts/test"] = (200, results)
+    assert app.run(["alerts", "test"]) == status
+    captured = capsys.readouterr()
+    assert words in captured.out + captured.err
+
+
+def test_list_shows_what_became_of_each_alarm_without_escapes(
+    daemon: Daemon, capsys: pytest.CaptureFixture[str]
+) -> None:
+    delivery = {"channel": "email", "state": "WAITING", "tries": 7, "at": None, "error": "SMTP 451"}
+    alarm = {
+        "seq": 12, "at": "2026-11-22T15:04:05.123456Z", "code": "frozen", "severity": "critical",
+        "text": "look \x1b[31mhere", "bracket_id": "b1", "client_ref": "r", "deliveries": [delivery],
+    }  # fmt: skip
+    daemon.answers["GET /v1/alerts?limit=50"] = (200, [alarm])
+    assert app.run(["alerts", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "email waiting after 7 tries (SMTP 451)" in out
+    assert "\x1b" not in out
+    assert app.run(["alerts", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["deliveries"] == [delivery]
