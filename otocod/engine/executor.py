@@ -154,6 +154,10 @@ class Executor:
         if not task.cancelled() and task.exception() is not None:
             log.error("command_failed", told=task.get_name(), error=repr(task.exception()))
 
+    @property
+    def is_idle(self) -> bool:
+        return not self._tasks
+
     async def drain(self, timeout_s: float) -> bool:
         """Lets what is on the wire finish, and what follows from it. Whether all of it did."""
         loop = asyncio.get_running_loop()

@@ -239,6 +239,12 @@ class Mailboxes:
         if future is not None:
             await asyncio.wait([future])
 
+    async def settle(self, timeout_s: float) -> bool:
+        """Waits for the commits under way; whether none is left. What waited for them has been handed on by then."""
+        if self._last_commit:
+            await asyncio.wait(set(self._last_commit.values()), timeout=timeout_s)
+        return not self._last_commit
+
     def _saved(self, done: "asyncio.Future[None]", change: BracketChange, late: list[Command]) -> None:
         bracket_id = change.after.bracket_id
         self._commit_ended(bracket_id, done)

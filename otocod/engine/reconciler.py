@@ -5,7 +5,7 @@ the clock asks for the statuses that are not terminal, then reads each order of 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from otocod.domain.brackets import Bracket
@@ -30,6 +30,17 @@ SWEEP_SHARE = 20
 _BETWEEN_FULL_S = 0.1
 _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _NON_TERMINAL = tuple(s.value for s in BrokerStatus if not s.is_terminal and s is not BrokerStatus.UNRECOGNISED)
+
+
+# Brackets joined to a listing in one go: some milliseconds, for which a fill may have to wait.
+_JOINED_AT_ONCE = 10
+
+
+async def _give_way(steps: Iterable[None]) -> None:
+    """Takes the steps, and lets the loop turn now and then: of 10,000 brackets they take seconds."""
+    for number, _ in enumerate(steps, 1):
+        if number % _JOINED_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +186,17 @@ class Reconciler:
 
     async def list_fully(self, account: AccountNumber, from_us: int) -> AccountReport:
         found = await self.report(account, from_us)
-        self.merge(found)
+        await _give_way(self._merging(found))
         await self._positions.compare(account)
         return found
 
     def merge(self, found: AccountReport, first: Event | None = None) -> None:
         """Joins a full listing: for each bracket all of it at once, `first` before it, the proof of absence last."""
+        for _ in self._merging(found, first):
+            pass
+
+    def _merging(self, found: AccountReport, first: Event | None = None) -> Iterator[None]:
+        """`merge`, bracket by bracket. What the stream tells meanwhile is joined like what it told before."""
         news = self._router.events_by_bracket(found.listing.reports)
         for group in found.groups:
             owner = self._mailboxes.owner_of_complex(group.complex_order_id)
@@ -189,15 +205,18 @@ class Reconciler:
             if owner is not None:
                 news.setdefault(owner, []).append(ComplexReported(group))
         swept = SweepCompleted(found.started_us, found.from_us, self._is_stream_healthy())
-        for bracket in self._mailboxes.open_brackets():
-            if bracket.account != found.account:
+        for bracket_id in [b.bracket_id for b in self._mailboxes.open_brackets() if b.account == found.account]:
+            bracket = self._mailboxes.brackets.get(bracket_id)
+            if bracket is None:
                 continue
             events: list[Event] = [] if first is None else [first]
-            events.extend(news.pop(bracket.bracket_id, ()))
+            events.extend(news.pop(bracket_id, ()))
             if first is not None or bracket.unknown_orders or bracket.suspects or events:
-                self._mailboxes.deliver(bracket.bracket_id, *events, swept)
+                self._mailboxes.deliver(bracket_id, *events, swept)
+                yield
         for bracket_id, events in news.items():
             self._mailboxes.deliver(bracket_id, *events)
+            yield
 
     # On the clock.
 
@@ -208,12 +227,16 @@ class Reconciler:
         async with self._slots.slot(Priority.RECONCILE):
             listing = await self._broker.search(account, from_us=self.oldest_us(account), statuses=_NON_TERMINAL)
         listed: set[str] = set()
-        for bracket_id, events in self._router.events_by_bracket(listing.reports).items():
-            self._mailboxes.deliver(bracket_id, *events)
+        await _give_way(self._delivering(self._router.events_by_bracket(listing.reports)))
         listed.update(report.broker_order_id for report in listing.reports)
         for bracket in ours:
             await self._read_missing(bracket.bracket_id, account, listed)
         await self._positions.compare(account)
+
+    def _delivering(self, news: Mapping[BracketId, Sequence[Event]]) -> Iterator[None]:
+        for bracket_id, events in news.items():
+            self._mailboxes.deliver(bracket_id, *events)
+            yield
 
     async def _read_missing(self, bracket_id: BracketId, account: AccountNumber, listed: set[str]) -> None:
         bracket = self._mailboxes.brackets.get(bracket_id)

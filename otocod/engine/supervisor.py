@@ -306,18 +306,30 @@ class Supervisor:
         for task in list(self._tasks):
             if task is start or task.get_name() in ("intake", "reconciler", "halts", "quotes", "times"):
                 task.cancel()
-        is_drained = await self.executor.drain(STOP_LIMIT_S)
+        is_drained = await self._drain(STOP_LIMIT_S)
         is_drained = await self._drain_broker(1.0) and is_drained
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=1.0)
         # The stream may have said something last, and an exit may have left because of it.
-        is_drained = await self.executor.drain(1.0) and is_drained
+        is_drained = await self._drain(1.0) and is_drained
         self.mailboxes.stop()
         if was_ready and is_drained and self._failure is None and self._disk_alarm is None:
             await self._record_clean_stop()
         await self.store.close()
+
+    async def _drain(self, timeout_s: float) -> bool:
+        """Requests and commits in turn, for each may be followed by the other; whether nothing was left."""
+        loop = asyncio.get_running_loop()
+        ends_s = loop.time() + timeout_s
+        while True:
+            await self.executor.drain(max(0.0, ends_s - loop.time()))
+            is_saved = await self.mailboxes.settle(max(0.0, ends_s - loop.time()))
+            if is_saved and self.executor.is_idle:
+                return True
+            if loop.time() >= ends_s:
+                return False
 
     async def _record_clean_stop(self) -> None:
         try:

@@ -20,7 +20,7 @@ SLICE = Shape(kills=6, wards=3, first_wards=2, is_told_to_the_end=False)
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-@pytest.mark.covers("F6", "F7", "F84", "F90")
+@pytest.mark.covers("F6", "F7", "F84", "F88", "F90")
 def test_killed_again_and_again_nothing_is_damaged_lost_or_doubled() -> None:
     seeds = ["fixed/1", "fixed/2", f"fresh/{random.SystemRandom().randrange(1 << 32)}"]
     print(f"seeds {seeds}")

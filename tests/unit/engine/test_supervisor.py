@@ -325,6 +325,20 @@ async def test_stop_waits_for_what_is_on_the_wire_and_commits_its_outcome() -> N
     assert (await daemon.store.settings())[CLEAN_STOP] == "yes"
 
 
+async def test_stop_while_an_acceptance_is_being_committed_waits_for_its_entry_as_well() -> None:
+    daemon = await Daemon().start()
+    daemon.store.hold()
+    daemon.queue.put(row(0, protection="native-oco"))
+    await until(lambda: daemon.brackets)
+    stopping = asyncio.get_running_loop().create_task(daemon.stop())
+    await pass_s(1)
+    daemon.store.release()
+    await stopping
+    known = await daemon.store.bracket(daemon.bracket.bracket_id)
+    assert known is not None and known.entries[0].broker_order_id is not None, "its outcome is on disk"
+    assert (await daemon.store.settings())[CLEAN_STOP] == "yes"
+
+
 @pytest.mark.covers("F87")
 async def test_stop_goes_intake_scheduler_executor_streamer_store() -> None:
     daemon = await Daemon().start()
