@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
 from enum import StrEnum
+from functools import lru_cache
 from typing import assert_never
 
 from otocod.domain.specs import InstrumentType
@@ -61,6 +62,8 @@ _FUTURE_OPTION = re.compile(
 _CRYPTOCURRENCY = re.compile(r"(?P<root>[A-Z0-9]{2,8})/[A-Z]{3,4}")
 
 
+# Every decision asks for those of its legs; so many different ones are remembered.
+@lru_cache(maxsize=8192)
 def parse_symbol(instrument_type: InstrumentType, symbol: str) -> Instrument:
     """Take an order symbol apart; raises SymbolError. Whether the contract exists only the broker knows."""
     if len(symbol) > _SYMBOL_MAX_CHARACTERS:

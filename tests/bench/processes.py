@@ -146,8 +146,3 @@ def _cpu_ns(pid: int) -> int:
 
 def run_python(code: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *code], capture_output=True, text=True, check=True, cwd=ROOT)
-
-
-def resident_bytes() -> int:
-    """Of this process."""
-    return usage_of(os.getpid()).rss_bytes

@@ -22,6 +22,7 @@ from otocod.domain.events import (
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.orders import BrokerStatus
 from otocod.domain.timing import LISTING_MARGIN_US
+from otocod.engine import reconciler as reconciler_module
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import PositionWatch
 from otocod.engine.reconciler import Reconciler
@@ -465,3 +466,22 @@ async def test_report_says_when_it_began_and_how_far_back_it_reaches() -> None:
     report = await bench.reconciler.report(ACCOUNT, 5)
     assert (report.started_us, report.from_us) == (START_US + 3_000_000, 5)
     assert replace(report, groups=()) == report
+
+
+async def test_what_the_stream_says_is_heard_while_a_listing_is_joined_to_many_brackets() -> None:
+    """Goal: a fill never waits for thousands of brackets. Method: somebody else's turn comes in between."""
+    bench = Bench()
+    for number in range(3 * reconciler_module._JOINED_AT_ONCE):
+        await bench.lost(number)
+    bench.told.clear()
+    heard_after: list[int] = []
+
+    async def listen() -> None:
+        await until(lambda: bench.told)
+        heard_after.append(len(bench.told))
+
+    listening = asyncio.create_task(listen())
+    await bench.reconciler.list_fully(ACCOUNT, START_US)
+    await listening
+    assert len(bench.told) == 3 * reconciler_module._JOINED_AT_ONCE
+    assert heard_after[0] <= reconciler_module._JOINED_AT_ONCE
