@@ -144,6 +144,8 @@ class Bracket(Derived):
     close: Close | None = None
     rearms: int = 0  # exits ended by the broker and sent again, since the last that came into force
     stop_refusals: int = 0
+    position_doubts: int = 0  # exits refused for want of a position, in a row
+    in_force_since_us: int | None = None
     retry_exits_at_us: int | None = None
     moved: tuple[tuple[Role, OrderSpec], ...] = ()  # exits as changed by an operator
     listed_at_us: int | None = None  # the last complete listing it was compared with

@@ -26,6 +26,7 @@ from otocod.domain.timing import (
     EXIT_WINDOW_US,
     HEIR_ASKED_AGAIN_US,
     LISTINGS_FOR_ABSENCE,
+    LONGEST_LISTING_GAP_US,
     STREAMLESS_LISTINGS,
     STREAMLESS_WINDOW_US,
     backoff_us,
@@ -232,7 +233,7 @@ def _ask_listing(turn: Turn, since_us: int, window_us: int) -> None:
     listings = LISTINGS_FOR_ABSENCE
     if not turn.bracket.is_stream_healthy:
         window_us, listings = max(window_us, STREAMLESS_WINDOW_US), STREAMLESS_LISTINGS
-    gap_us = window_us // listings
+    gap_us = min(window_us // listings, LONGEST_LISTING_GAP_US)
     last_us = turn.bracket.listed_at_us
     due_us = turn.now_us
     if last_us is not None and last_us >= since_us:

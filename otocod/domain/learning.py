@@ -310,6 +310,7 @@ _PASSING_CODES = frozenset(
     {
         "illegal_buy_and_sell_on_same_symbol",
         "cannot_close_against_more_than_existing_position",
+        "closing_with_no_position",
         "margin_check_failed",
         "last_gate",
     }
@@ -324,7 +325,7 @@ def _learn_capability(turn: Turn, names: tuple[ExternalIdentifier, ...], refusal
     mode = Protection.NATIVE_OTOCO if is_otoco else Protection.NATIVE_OCO
     if refusal is None:
         turn.ask(LearnCapability(mode, True, "accepted"))
-    elif refusal.http_status == 422 and not _PASSING_CODES.intersection(refusal.codes):
+    elif refusal.http_status == 422 and not refusal.reasons <= _PASSING_CODES:
         turn.ask(LearnCapability(mode, False, refusal.text))
 
 
@@ -370,6 +371,7 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
     for order in turn.bracket.orders:
         _restart_order(turn, order, is_clean=event.is_clean)
     turn.set(verified_group=None, verify_at_us=None, moving_since_us=None, retry_exits_at_us=None)
+    turn.set(in_force_since_us=None)
     # Quotes of another run say nothing: a target that was tried in the stop's place gives way.
     turn.set(has_quotes=False, has_feed=False, quote_fault=None, blind_since_us=None)
     turn.set(swap_since_us=None, swap_after_us=None)

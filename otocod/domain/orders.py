@@ -266,6 +266,11 @@ class Refusal:
     message: str
 
     @property
+    def reasons(self) -> frozenset[str]:
+        """The codes that say why; the outer one only says that a check before the order failed."""
+        return frozenset(self.codes) - {"preflight_check_failure"}
+
+    @property
     def text(self) -> str:
         return f"{', '.join(self.codes) or self.http_status}: {self.message}"
 

@@ -15,14 +15,17 @@ from otocod.domain.entering import request_cancel
 from otocod.domain.exits import exit_specs
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import followed
-from otocod.domain.orders import BrokerStatus, Order, OrderState, View
+from otocod.domain.orders import BrokerStatus, Order, OrderState, Refusal, View
 from otocod.domain.request_types import OutsidePolicy
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, scaled_legs
 from otocod.domain.timing import (
     FILLS_GIVEN_UP_AFTER_US,
+    FORCE_PROVED_US,
     LIMITS_BEFORE_CLOSE,
     NATIVE_SIBLING_US,
+    POSITION_DOUBTS_BEFORE_LADDER,
+    POSITION_LAG_US,
     REARMS_BEFORE_LADDER,
     RECEIVED_IS_HELD_US,
     SECOND_US,
@@ -187,6 +190,8 @@ def _leave_group(turn: Turn, live: list[Order], why: str) -> None:
 
 
 def _send_oco(turn: Turn) -> None:
+    if _waits_to_retry(turn):
+        return
     units = turn.bracket.open_units
     specs = _wanted_specs(turn, units) if units > 0 else None
     if specs is None:
@@ -437,12 +442,26 @@ def _exit_refused(turn: Turn, order: Order) -> None:
         return
     if any(mate.role is Role.ENTRY for mate in mates):
         return  # refused with its entry, which has gone again alone
+    if _is_position_late(turn, refusal):
+        return
     if turn.bracket.protection in _NATIVE or (
         turn.bracket.protection is Protection.UNLINKED and _has_sibling(turn, order)
     ):
         _take_next_mode(turn, f"{order.role}: {why}")
         return
     _count_refusal(turn, f"{order.role}: {why}")
+
+
+def _is_position_late(turn: Turn, refusal: Refusal | None) -> bool:
+    """The broker does not see the position yet: said of the moment, not of the mode, so the same mode is tried again."""
+    doubts = turn.bracket.position_doubts
+    if refusal is None or refusal.reasons != {"closing_with_no_position"}:
+        return False
+    if doubts >= POSITION_DOUBTS_BEFORE_LADDER:
+        return False
+    turn.set(position_doubts=doubts + 1, retry_exits_at_us=turn.now_us + POSITION_LAG_US)
+    turn.wake(turn.now_us + POSITION_LAG_US)
+    return True
 
 
 def _is_watched_target(bracket: Bracket, order: Order) -> bool:
@@ -518,12 +537,14 @@ def judge(turn: Turn) -> None:
         return
     if is_in_force(turn):
         stop_unprotected_clock(turn)
-        turn.set(moving_since_us=None, stop_refusals=0)
+        turn.set(moving_since_us=None, position_doubts=0)
+        _forget_refusals(turn)
         if bracket.state is BracketState.ENTRY_FILLED:
             turn.move(BracketEvent.PROTECT, "ProtectionConfirmed", str(bracket.protection))
         return
     if any(order.ended_at_us is not None and not order.is_settled for order in bracket.exits):
         return  # a member's end is being looked into, and most often its mate has filled
+    turn.set(in_force_since_us=None)
     if bracket.unprotected_since_us is None:
         turn.set(unprotected_since_us=turn.now_us)
     if bracket.moving_since_us is None and _has_move_under_way(bracket):
@@ -532,6 +553,19 @@ def judge(turn: Turn) -> None:
     if bracket.state is BracketState.EXITS_LIVE and not _is_moving(turn, limit_us):
         turn.move(BracketEvent.EXPOSE, "ProtectionLost")
     _alarm_if_late(turn)
+
+
+def _forget_refusals(turn: Turn) -> None:
+    since_us = turn.bracket.in_force_since_us
+    if since_us is None:
+        since_us = turn.now_us
+        turn.set(in_force_since_us=since_us)
+    if not turn.bracket.stop_refusals:
+        return
+    if turn.now_us >= since_us + FORCE_PROVED_US:
+        turn.set(stop_refusals=0)
+    else:
+        turn.wake(since_us + FORCE_PROVED_US)
 
 
 def _alarm_if_late(turn: Turn) -> None:

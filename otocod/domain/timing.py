@@ -9,6 +9,8 @@ LISTINGS_FOR_ABSENCE = 3
 # Without a healthy stream a late order has one way less to be noticed.
 STREAMLESS_WINDOW_US = 20 * SECOND_US
 STREAMLESS_LISTINGS = 5
+# Where the stream has lost a fill only a listing shows it, so none is put off for longer than this.
+LONGEST_LISTING_GAP_US = 5 * SECOND_US
 # A listing reaches back this far before the acceptance, since two clocks are compared.
 LISTING_MARGIN_US = 600 * SECOND_US
 
@@ -51,6 +53,11 @@ QUOTE_RETRY_US = 1 * SECOND_US
 CLOSE_TRIES_BEFORE_ALARM = 12
 
 REARMS_BEFORE_LADDER = 2
+# Refused for want of a position that has only just been filled: the broker's own books lag.
+POSITION_LAG_US = 1 * SECOND_US
+POSITION_DOUBTS_BEFORE_LADDER = 3
+# An exit that is taken and ended again seconds later has protected nothing: refusals are forgotten only after this.
+FORCE_PROVED_US = 60 * SECOND_US
 LIMITS_BEFORE_CLOSE = 3
 
 

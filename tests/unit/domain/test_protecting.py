@@ -391,6 +391,9 @@ def test_stop_accepted_after_refusals_begins_the_count_anew() -> None:
     core.wait(1)
     core.confirm(core.stop)
     assert core.bracket.state is B.EXITS_LIVE
+    core.wait(59)
+    assert core.bracket.stop_refusals == 2, "one that is ended again at once has protected nothing"
+    core.wait(2)
     assert core.bracket.stop_refusals == 0
 
 
@@ -572,3 +575,42 @@ def test_fill_during_a_move_aborts_it_and_closes_the_bracket(mode: Protection, e
     core.report(core.target, W.CANCELLED)
     assert core.bracket.state is B.CLOSED
     assert core.bracket.outcome is Outcome.STOP_FILLED
+
+
+NO_POSITION = Refusal(422, ("preflight_check_failure", "closing_with_no_position"), "no position")
+
+
+def test_group_refused_because_the_broker_does_not_see_the_position_yet_goes_again_in_the_same_mode() -> None:
+    core = Core(Protection.NATIVE_OCO)
+    core.fill_entry()
+    core.take(SubmitComplex)
+    core.refuse(core.target, core.stop, refusal=NO_POSITION)
+    assert core.take(SubmitComplex) == []
+    core.wait(1.1)
+    assert len(core.take(SubmitComplex)) == 1
+    assert core.bracket.protection is Protection.NATIVE_OCO
+
+
+def test_position_that_is_never_seen_goes_down_the_ladder() -> None:
+    core = Core(Protection.NATIVE_OCO)
+    core.fill_entry()
+    for _ in range(4):
+        core.take(SubmitComplex)
+        core.refuse(core.target, core.stop, refusal=NO_POSITION)
+        core.wait(1.1)
+    assert core.bracket.protection is Protection.WATCHED
+
+
+def test_exits_that_are_taken_and_ended_at_once_again_and_again_end_in_a_close() -> None:
+    core = Core(Protection.WATCHED)
+    core.fill_entry()
+    for _ in range(60):
+        for submit in core.take(SubmitOrder):
+            if submit.member.role is Role.CLOSE:
+                return
+            core.confirm(*core._orders([submit.member.external_identifier]))
+            core.wait(2)
+            core.report(core.stop, W.CANCELLED)
+        core.wait(1)
+        core.tell(QuoteReported(DECIMAL("0.90")))
+    raise AssertionError("it was never closed")
