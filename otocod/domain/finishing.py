@@ -14,6 +14,7 @@ from otocod.domain.specs import Role
 from otocod.domain.spreads import closing_legs
 from otocod.domain.timing import (
     CLOSE_PATIENCE_US,
+    CLOSE_RETRY_MAX_US,
     CLOSE_STEP_US,
     CLOSE_TRIES_BEFORE_ALARM,
     FILLS_GIVEN_UP_AFTER_US,
@@ -22,6 +23,7 @@ from otocod.domain.timing import (
     NATIVE_SIBLING_US,
     QUOTE_RETRY_US,
     SECOND_US,
+    backoff_us,
 )
 from otocod.domain.turn import Turn
 from otocod.domain.watched import is_closing_order
@@ -186,7 +188,8 @@ def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
         turn.move(BracketEvent.ABORT_CLOSE, "CloseAborted", why)
         return True
     turn.attend("close_failed", f"the close did not work ({why}): trying again")
-    turn.set(retry_exits_at_us=turn.now_us + turn.bracket.policy.unprotected_limit_us)
+    limit_us = turn.bracket.policy.unprotected_limit_us
+    turn.set(retry_exits_at_us=turn.now_us + backoff_us(close.tries, limit_us, CLOSE_RETRY_MAX_US))
     return False
 
 

@@ -453,7 +453,7 @@ def _exit_refused(turn: Turn, order: Order) -> None:
 
 
 def _is_position_late(turn: Turn, refusal: Refusal | None) -> bool:
-    """The broker does not see the position yet: said of the moment, not of the mode, so the same mode is tried again."""
+    """The broker does not see the position yet: said of the moment, not of the mode, which is tried again."""
     doubts = turn.bracket.position_doubts
     if refusal is None or refusal.reasons != {"closing_with_no_position"}:
         return False

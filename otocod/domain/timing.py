@@ -51,6 +51,7 @@ CLOSE_STEP_US = 5 * SECOND_US  # a close at the natural price is priced anew aft
 CLOSE_PATIENCE_US = 60 * SECOND_US
 QUOTE_RETRY_US = 1 * SECOND_US
 CLOSE_TRIES_BEFORE_ALARM = 12
+CLOSE_RETRY_MAX_US = 60 * SECOND_US  # a close that is refused again and again: most often there is nothing to close
 
 REARMS_BEFORE_LADDER = 2
 # Refused for want of a position that has only just been filled: the broker's own books lag.
