@@ -5,6 +5,7 @@ Answers go through the adapter's own translation, so what the daemon is told is 
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -28,6 +29,7 @@ from otocod.paper.errors import Refused as PaperRefused
 from otocod.ports.broker import (
     Confirmed,
     Listing,
+    LoginRefused,
     MarketSession,
     NotFound,
     NotSent,
@@ -52,15 +54,34 @@ def enveloped(data: Any) -> bytes:
 
 
 def report_of(order: dict[str, Any]) -> OrderReport:
-    report = read_order(_ENCODE(order)).report
-    assert report is not None
-    return report
+    return _report_from_text(_ENCODE(order))
 
 
 def group_of(data: dict[str, Any]) -> ComplexReport:
-    report = complex_report_from_raw(_ENCODE(data))[0]
+    return _group_from_text(_ENCODE(data))
+
+
+# Reading is a function of the text alone, and listings repeat themselves.
+
+
+@lru_cache(maxsize=2_000)
+def _report_from_text(text: bytes) -> OrderReport:
+    report = read_order(text).report
     assert report is not None
     return report
+
+
+@lru_cache(maxsize=500)
+def _group_from_text(text: bytes) -> ComplexReport:
+    report = complex_report_from_raw(text)[0]
+    assert report is not None
+    return report
+
+
+@lru_cache(maxsize=500)
+def _positions_from_text(text: bytes) -> tuple[Position, ...]:
+    wires = msgspec.json.decode(text, type=list[PositionWire], strict=False)
+    return tuple(position for wire in wires if (position := position_from_wire(wire)) is not None)
 
 
 class SimBroker:
@@ -152,6 +173,10 @@ class SimBroker:
         named = " ".join([about, *(f"{m.role}:{m.external_identifier[:8]}" for m in members)]).strip()
         if self._life.is_dead:
             await self._never()
+        world.requested()
+        if not await self._has_token():
+            world.trace("broker", f"{kind} {named}: 401, and the log-in is refused")
+            return NotSent("HTTP 401")
         if world.is_outage or world.strikes("not_sent"):
             world.trace("broker", f"{kind} {named}: no connection")
             await asyncio.sleep(self._random.uniform(0.001, 0.3))
@@ -160,12 +185,21 @@ class SimBroker:
             world.trace("broker", f"{kind} {named}: 429")
             await asyncio.sleep(self._latency_s())
             return NotSent("HTTP 429")
-        world.posted(kind, members)
+        world.posted(kind, members, self._life.number)
         answer: asyncio.Future[Outcome] = world.loop.create_future()
         self._on_the_wire += 1
         answer.add_done_callback(self._answered)
         self._send(kind, named, members, act, read, answer)
         return await answer
+
+    async def _has_token(self) -> bool:
+        """As the authenticator: one refresh, then the same request again; a refusal is remembered for a while."""
+        world = self._world
+        if world.is_token_dead:
+            await asyncio.sleep(self._latency_s())
+            if not world.is_login_refused:
+                world.is_token_dead = False
+        return not world.is_token_dead
 
     def _answered(self, _: "asyncio.Future[Outcome]") -> None:
         self._on_the_wire -= 1
@@ -197,7 +231,8 @@ class SimBroker:
 
         def settle(outcome: Outcome) -> None:
             if not answer.done() and not self._life.is_dead:
-                world.trace("answer", f"{kind} {named}: {_brief(outcome)}")
+                if world.is_traced:
+                    world.trace("answer", f"{kind} {named}: {_brief(outcome)}")
                 answer.set_result(outcome)
 
         def carry_out() -> Outcome:
@@ -289,6 +324,9 @@ class SimBroker:
         world = self._world
         if self._life.is_dead:
             await self._never()
+        world.requested()
+        if not await self._has_token():
+            raise LoginRefused("simulated: the log-in is refused")
         if world.is_outage:
             await asyncio.sleep(self._random.uniform(0.01, 2.0))
             raise ReadFailed("no connection")
@@ -330,8 +368,21 @@ class SimBroker:
             return Listing(tuple(report_of(order) for order in orders), offset_us)
 
         listing = await self._read("search", look)
+        if self._world.strikes("torn_pages"):
+            listing = await self._torn(listing, look)
         self._world.trace("listing", f"{len(listing.reports)} orders")
         return listing
+
+    async def _torn(self, first: Listing, look: Callable[[], Listing]) -> Listing:
+        """The later pages are of a later moment. As the adapter: what shows that rows have moved is no listing."""
+        await asyncio.sleep(self._world.plan.random("torn_pages").choice((0.05, 1.0, 6.0)))
+        second = await self._read("search, next page", look)
+        cut = self._world.plan.random("torn_pages").randint(0, len(first.reports))
+        rows = (*first.reports[:cut], *second.reports[cut:])
+        names = [report.broker_order_id for report in rows]
+        if len(first.reports) != len(second.reports) or len(set(names)) < len(names):
+            raise ReadFailed("the pages of the listing do not fit together")
+        return Listing(rows, second.broker_clock_offset_us)
 
     async def live_orders(self, account: AccountNumber) -> Listing:
         return await self.search(account, from_us=0)
@@ -343,10 +394,7 @@ class SimBroker:
 
     async def positions(self, account: AccountNumber) -> tuple[Position, ...]:
         def look() -> tuple[Position, ...]:
-            wires = msgspec.json.decode(
-                _ENCODE(self._exchange.positions(account)), type=list[PositionWire], strict=False
-            )
-            return tuple(position for wire in wires if (position := position_from_wire(wire)) is not None)
+            return _positions_from_text(_ENCODE(self._exchange.positions(account)))
 
         return await self._read("positions", look)
 
@@ -357,7 +405,7 @@ class SimBroker:
         return self._world.accounts
 
     async def market_session(self) -> MarketSession:
-        return MarketSession(True)
+        return MarketSession(not self._world.is_market_closed)
 
     async def quotes(self, symbols: Sequence[tuple[str, str]]) -> tuple[Quote, ...]:
         def look() -> tuple[Quote, ...]:

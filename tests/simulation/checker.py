@@ -26,6 +26,12 @@ _STATE_CHANGES = frozenset(
     }
 )
 _HANDED_OVER = frozenset({"RELEASED", "DOUBLE_EXIT", "CLOSED_OUTSIDE", "EXPIRED"})
+# What `attention` must speak of, for it to excuse something. Any other text is about another matter.
+_TELLS_HELD = ("held, no new orders", "by hand", "positions differ")
+_TELLS_FROZEN = ("out of ratio", "with one identifier", "frozen")
+_TELLS_CLOSE = ("close", "closing the position")
+_TELLS_OPEN = ("yours to close", "its position is not flat", "positions differ", "have filled", "close it by hand")
+_TELLS_GONE = ("positions differ", "held, no new orders", "by hand", "no position")
 
 
 class Books:
@@ -38,6 +44,7 @@ class Books:
         self.accepted: dict[int, Json] = {e["order-id"]: e for e in truth["log"] if e["event"] == "accepted"}
         self.by_bracket: dict[str, list[int]] = defaultdict(list)
         self.strangers: list[int] = []
+        self.gone = _taken_by_hand(truth["log"], self)
         for order_id in sorted(self.accepted):
             owner = self.owner(order_id)
             if owner is not None:
@@ -54,6 +61,10 @@ class Books:
                 return found
             entry = self.accepted.get(entry.get("replaces-order-id") or 0)
         return None
+
+    def is_taken_by_hand(self, bracket_id: str) -> bool:
+        """Whether somebody has closed its position, or part of it, behind its back."""
+        return any(symbol in self.gone for symbol in self.brackets[bracket_id]["legs"])
 
     def is_entry(self, order_id: int) -> bool:
         return not self.orders[order_id]["legs"][0]["action"].endswith("Close")
@@ -88,6 +99,33 @@ class Books:
         return [n for n in self.by_bracket[bracket_id] if self.orders[n]["status"] not in _TERMINAL]
 
 
+def _taken_by_hand(log: list[Json], books: Books) -> set[str]:
+    """Legs whose position a person's own order has taken down, or an assignment has set."""
+    side = {
+        leg["symbol"]: leg["action"].split()[0]
+        for n in books.accepted
+        if books.owner(n) is not None and n in books.orders and books.is_entry(n)
+        for leg in books.orders[n]["legs"]
+    }
+    foreign = {
+        n for n, e in books.accepted.items() if books.owner(n) is None and not (e.get("source") or "").startswith(_OURS)
+    }
+    return {
+        entry["symbol"]
+        for entry in log
+        if entry["event"] == "position-set"
+        or (
+            entry["event"] == "fill"
+            and entry["order-id"] in foreign
+            and not entry["action"].startswith(side.get(entry["symbol"], "?"))
+        )
+    }
+
+
+def _tells(bracket: Json, words: tuple[str, ...]) -> bool:
+    return any(word in (bracket["attention"] or "") for word in words)
+
+
 # Of these one is to be in `attention` when more was closed than opened.
 _TELLS_SURPLUS = ("opened the wrong way", "a fill came after the bracket was closed", "although the entry has not")
 
@@ -107,6 +145,11 @@ def safety(truth: Json, dump: Json, books: Books) -> list[str]:
         found += [f"{bracket['client_ref']}: {text}" for text in _bracket_safety(truth, books, bracket_id, bracket)]
     found += _journal(dump)
     found += _replay(truth, books)
+    found += _views(dump)
+    found += _acknowledged(truth, books)
+    found += _posts(truth, dump, books)
+    found += _foreign(truth, books)
+    found += _told(truth, dump)
     return found
 
 
@@ -190,6 +233,90 @@ def _journal(dump: Json) -> list[str]:
     return found
 
 
+def _views(dump: Json) -> list[str]:
+    """What was recorded of an order of the broker's only ever grows: it ends once, and its fills never shrink."""
+    found = []
+    last: dict[str, tuple[str, int]] = {}
+    for name, status, filled in dump["views"]:
+        before, count = last.get(name, ("", 0))
+        if before in _TERMINAL and status not in _TERMINAL:
+            found.append(f"S10 order {name} was recorded as {before}, then as {status}")
+        if filled < count:
+            found.append(f"S10 order {name} was recorded with {count} filled, then with {filled}")
+        last[name] = (status, filled)
+    return found
+
+
+def _acknowledged(truth: Json, books: Books) -> list[str]:
+    found = []
+    for bracket_id, version in truth["acknowledged"].items():
+        bracket = books.brackets.get(bracket_id)
+        if bracket is None or bracket["version"] < version:
+            there = "is not in the database" if bracket is None else f"is at {bracket['version']}"
+            found.append(f"S11 version {version} of {bracket_id[:8]} was acknowledged, and it {there}")
+    return found
+
+
+_MINUTE_US = 60_000_000
+_CEILING_WINDOW_US = 50_000_000  # less than a minute: between the decision and the wire a request may wait
+
+
+def _posts(truth: Json, dump: Json, books: Books) -> list[str]:
+    """What left: on ids that were durable before, each once, and under the ceilings."""
+    found = []
+    times = Counter(post["id"] for post in truth["posts"])
+    found += [f"S2 {name[:8]} was posted {n} times" for name, n in times.items() if n > 1]
+    for post in truth["posts"]:
+        since_us = dump["ids_since_us"].get(post["id"])
+        if since_us is None or since_us > post["at_us"]:
+            found.append(f"S12 {post['role']} {post['id'][:8]} was posted before its id was durable")
+    entries: dict[int, list[int]] = defaultdict(list)
+    spent: Counter[tuple[int, str]] = Counter()
+    with_entry = {post["with"] for post in truth["posts"] if post["role"] == "entry"}
+    for post in truth["posts"]:
+        spent[(post["life"], books.ids.get(post["id"], ""))] += 1
+        if post["with"] in with_entry:
+            entries[post["life"]].append(post["at_us"])
+    for at_us in entries.values():
+        for n, begin_us in enumerate(at_us):
+            within = sum(begin_us <= later_us < begin_us + _CEILING_WINDOW_US for later_us in at_us[n:])
+            # A group of three is let in by the room for one.
+            if within > truth["orders_per_minute"] + 2:
+                found.append(f"S13 {within} orders of entries in a minute, of {truth['orders_per_minute']} allowed")
+                break
+    warned = {(alarm["life"], alarm["bracket_id"]) for alarm in truth["alarms"] if alarm["code"] == "over_ceiling"}
+    for (life, bracket_id), n in spent.items():
+        if n > truth["orders_per_bracket"] + 3 and (life, bracket_id) not in warned:
+            found.append(f"S13 {n} orders of one bracket, {truth['orders_per_bracket']} allowed, and nobody was told")
+    return found
+
+
+def _foreign(truth: Json, books: Books) -> list[str]:
+    found = []
+    for entry in truth["log"]:
+        order_id = entry.get("order-id")
+        if entry.get("by") != "api" or order_id not in books.accepted:
+            continue
+        touched = order_id if entry["event"] == "cancel-requested" else entry.get("replaces-order-id")
+        if entry["event"] not in ("cancel-requested", "accepted") or touched not in books.accepted:
+            continue
+        if books.owner(touched) is None and not (books.accepted[touched].get("source") or "").startswith(_OURS):
+            found.append(f"S14 order {touched} is not ours, and we have {entry['event']} it")
+    return found
+
+
+def _told(truth: Json, dump: Json) -> list[str]:
+    """Who must look is told aloud: behind each `attention` there is an alarm, unless the process died over it."""
+    found = []
+    for bracket in dump["brackets"]:
+        if bracket["attention"] is None or len(truth["lives"]) > 1:
+            continue
+        texts = [alarm["text"] for alarm in truth["alarms"] if alarm["bracket_id"] == bracket["bracket_id"]]
+        if not any(text in bracket["attention"] for text in texts):
+            found.append(f"L8 {bracket['client_ref']} wants attention ({bracket['attention']}), and there was no alarm")
+    return found
+
+
 def _replay(truth: Json, books: Books) -> list[str]:
     """The log once more, in order: what was true at the moment an exit was accepted."""
     found: list[str] = []
@@ -252,15 +379,29 @@ def _closed(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: boo
     open_legs = books.open_legs(bracket_id)
     is_unheard = is_late_filled and not books.fills(bracket_id) <= _known_fills(bracket)
     # Nothing follows CLOSED but the reopening of an entry given up: of any other late fill a person is told.
-    is_told = bracket["attention"] is not None and bracket["outcome"] != "ENTRY_NOT_FILLED"
+    is_told = _tells(bracket, _TELLS_OPEN) and bracket["outcome"] != "ENTRY_NOT_FILLED"
     if (
-        not (is_told or is_unheard)
+        not (is_told or is_unheard or books.is_taken_by_hand(bracket_id))
         and bracket["outcome"] not in _HANDED_OVER
         and any(q > 0 for q in open_legs.values())
     ):
         found.append(f"S8 CLOSED as {bracket['outcome']} with {open_legs} open")
     if any(order["state"] == "UNKNOWN" for order in bracket["orders"]):
         found.append("S8 CLOSED with an unknown outcome")
+    return found + _ends(books, bracket)
+
+
+_ENDED = frozenset({"FILLED", "CANCELLED", "EXPIRED", "REJECTED"})
+
+
+def _ends(books: Books, bracket: Json) -> list[str]:
+    """What is over here is over there: each broker order that the record calls terminal."""
+    found = []
+    for order in bracket["orders"]:
+        for name, status in zip(order["broker_order_ids"], order["broker_statuses"], strict=True):
+            theirs = books.orders.get(int(name))
+            if status in _TERMINAL and theirs is not None and theirs["status"] not in _TERMINAL:
+                found.append(f"S10 order {name} is {status} here and {theirs['status']} at the broker")
     return found
 
 
@@ -278,10 +419,17 @@ def _open(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool)
         return [f"L2 {state}, and the entry still works after its grace"]
     if not any(q > 0 for q in open_legs.values()):
         return [f"L3 {state} and nothing is open ({open_legs})"]
-    if (bracket["is_held"] or bracket["is_frozen"]) and attention:
+    if ends := _ends(books, bracket):
+        return ends
+    if books.is_taken_by_hand(bracket_id):
+        return [] if _tells(bracket, _TELLS_GONE) else [f"L2 {state}, its position was taken away, and nobody is told"]
+    if bracket["is_held"] and _tells(bracket, _TELLS_HELD):
+        return []
+    if bracket["is_frozen"] and _tells(bracket, _TELLS_FROZEN):
         return []
     if state == "CLOSING":
-        return [] if living or attention else ["L2 CLOSING, no order works, and nobody is told"]
+        is_told = _tells(bracket, _TELLS_CLOSE)
+        return [] if living or is_told else ["L2 CLOSING, no order works, and nobody is told"]
     if "out of ratio" in attention:
         return []  # a broken spread is a person's to close
     if is_late_filled and "unprotected" in attention and living:
@@ -306,6 +454,8 @@ def _in_force(books: Books, bracket: Json, open_legs: dict[str, int], living: li
     short = [s for s, q in open_legs.items() if covered["stop"][s] < q and covered["limit"][s] < q]
     if short:
         found.append(f"L2 EXITS_LIVE, and no exit covers {short} of {open_legs}")
-    elif bracket["wants_stop"] and any(covered["stop"][s] < q for s, q in open_legs.items()):
+    is_watched_for = bracket["protection"] == "watched" and bracket["rest"] == "target"
+    is_stop_short = any(covered["stop"][s] < q for s, q in open_legs.items())
+    if not short and bracket["wants_stop"] and is_stop_short and not is_watched_for:
         found.append("W no stop rests")
     return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
 from otocod.domain.brackets import Bracket
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
+from otocod.domain.orders import Order
 from otocod.ports.store import Alarm, BracketChange, Capability, Change
 from tests.support.model_store import ModelStore
 
@@ -20,11 +21,17 @@ _READ_S = 0.000_4
 
 
 class Disk(ModelStore):
+    """`views_told`: what an order's record said of one at the broker, each time it changed: ids, status, filled."""
+
     def __init__(self) -> None:
         super().__init__()
         self.ids_ever: dict[str, str] = {}
+        self.ids_since_us: dict[str, int] = {}
+        self.views_told: list[tuple[str, str, int]] = []
+        self.epoch = 0  # one more with each run that opens it; only the newest may write
+        self._orders: dict[str, tuple[Order, ...]] = {}
 
-    def write(self, change: Change) -> None:
+    def write(self, change: Change, at_us: int = 0) -> None:
         """Raises StoreFailed if the rules of the database do not allow it."""
         failure = self._failure_of(change)
         if failure is not None:
@@ -32,10 +39,30 @@ class Disk(ModelStore):
         self._apply(change)
         self.committed.append(change)
         if isinstance(change, BracketChange):
-            after = change.after
-            names = [o.external_identifier for o in after.orders]
-            names += [name for _, name in (*after.staged, *after.suspects)]
-            self.ids_ever.update(dict.fromkeys(names, after.bracket_id))
+            self._note_ids(change.after, at_us)
+            self._note_views(change.after)
+
+    def _note_ids(self, after: Bracket, at_us: int) -> None:
+        names = [o.external_identifier for o in after.orders]
+        names += [name for _, name in (*after.staged, *after.suspects)]
+        for name in names:
+            if name not in self.ids_ever:
+                self.ids_ever[name] = after.bracket_id
+                self.ids_since_us[name] = at_us
+
+    def _note_views(self, after: Bracket) -> None:
+        known = {id(order) for order in self._orders.get(after.bracket_id, ())}
+        for order in after.orders:
+            if id(order) not in known:
+                self.views_told += [
+                    (
+                        f"{order.external_identifier[:8]}/{v.broker_order_id}",
+                        str(v.status_text),
+                        sum(f.quantity for leg in v.legs for f in leg.fills),
+                    )
+                    for v in order.views
+                ]
+        self._orders[after.bracket_id] = after.orders
 
     def brackets(self) -> tuple[Bracket, ...]:
         return tuple(self._brackets.values())
@@ -48,6 +75,8 @@ class DiskFront:
         self._world = world
         self._life = life
         self._disk = world.disk
+        self._disk.epoch += 1
+        self._epoch = self._disk.epoch
         self._pending: list[tuple[Change, asyncio.Future[None]]] = []
         self._is_flushing = False
         self._final: DiskFailed | None = None
@@ -70,7 +99,8 @@ class DiskFront:
 
     def crash(self) -> None:
         """The last group may have reached the disk without anybody having been told."""
-        if self._pending and self._final is None and self._world.plan.random("disk").random() < 0.4:
+        is_ours = self._final is None and self._epoch == self._disk.epoch
+        if self._pending and is_ours and self._world.plan.random("disk").random() < 0.4:
             self._world.trace("disk", "the last commit was written, unacknowledged")
             for change, _ in self._pending:
                 self._try_write(change)
@@ -78,7 +108,7 @@ class DiskFront:
 
     def _try_write(self, change: Change) -> Exception | None:
         try:
-            self._disk.write(change)
+            self._disk.write(change, self._world.loop.now_us)
         except Exception as error:
             return error
         return None
@@ -92,15 +122,12 @@ class DiskFront:
         for change, future in group:
             error = failure or self._try_write(change)
             self._world.committed(change, error)
-            if future.done():
-                continue
-            if error is None:
-                future.set_result(None)
-            else:
-                future.set_exception(error)
-                future.exception()  # whoever asks will be told; nobody has to
+            if not future.done():
+                end(future, error)
 
     def _failure(self) -> DiskFailed | None:
+        if self._final is None and self._epoch != self._disk.epoch:
+            self._final = DiskFailed(FailureKind.FENCED, "simulated: another daemon has opened it since")
         if self._final is None and self._world.strikes_once("store_dies"):
             self._final = DiskFailed(FailureKind.IO, "simulated sync failure")
         if self._final is not None:
@@ -142,19 +169,31 @@ class DiskFront:
         self._final = self._final or DiskFailed(FailureKind.CLOSED, "the store is closed")
 
 
+def end(future: "asyncio.Future[None]", error: Exception | None) -> None:
+    if error is None:
+        future.set_result(None)
+    else:
+        future.set_exception(error)
+        future.exception()  # whoever asks will be told; nobody has to
+
+
 def plain_bracket(bracket: Bracket) -> dict[str, Any]:
     """A record as the checker reads it: text and numbers, no types of the daemon."""
     return {
         "bracket_id": str(bracket.bracket_id),
         "client_ref": bracket.client_ref,
+        "version": bracket.version,
         "state": str(bracket.state),
         "outcome": None if bracket.outcome is None else str(bracket.outcome),
         "attention": bracket.attention,
         "is_frozen": bracket.is_frozen,
         "is_held": bracket.is_held,
         "protection": str(bracket.protection),
+        "rest": str(bracket.rest or bracket.request.rest),
         "wants_stop": bracket.request.stop is not None,
         "wants_target": bracket.request.target is not None,
+        "unprotected_us": bracket.unprotected_us,
+        "is_unprotected": bracket.unprotected_since_us is not None,
         "legs": {leg.symbol: leg.quantity for leg in bracket.request.entry.legs},
         "size": bracket.size,
         "orders": [
@@ -162,6 +201,7 @@ def plain_bracket(bracket: Bracket) -> dict[str, Any]:
                 "role": str(order.role),
                 "external_identifier": str(order.external_identifier),
                 "broker_order_ids": [str(view.broker_order_id) for view in order.views],
+                "broker_statuses": [str(view.status_text) for view in order.views],
                 "state": str(order.state),
                 "group": order.group,
                 "replaces": order.replaces,

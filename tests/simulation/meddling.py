@@ -2,6 +2,8 @@
 
 from contextlib import suppress
 from dataclasses import fields
+from decimal import Decimal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from otocod.domain.brackets import BracketState
@@ -14,6 +16,7 @@ from otocod.domain.events import (
     UnfreezeRequested,
 )
 from otocod.engine.operator import _changed_specs
+from otocod.paper import lifecycle
 from otocod.paper.errors import Refused
 from otocod.paper.rules import Rules
 from otocod.ports.admin import AdminRefused
@@ -39,7 +42,16 @@ _VISITS = (
     "clock_steps",
     "operator",
     "repeated_rows",
+    "token_death",
+    "second_daemon",
+    "hand_closes",
+    "foreign_orders",
+    "closed_market",
+    "quotes_down",
+    "quotes_lie",
 )
+# What the exchange's rules are while the market is closed, and otherwise.
+_CLOSED, _OPEN = {"sessions": "closed"}, {"sessions": "always-open"}
 
 
 def draw_rules(plan: Plan) -> Rules:
@@ -105,6 +117,7 @@ def draw_rules(plan: Plan) -> Rules:
 class Meddler:
     def __init__(self, world: "World") -> None:
         self._world = world
+        self._foreign: set[int] = set()  # orders of a person's own
 
     def plan(self) -> None:
         plan = self._world.plan
@@ -117,6 +130,7 @@ class Meddler:
 
     def _visit(self, name: str) -> None:
         if not self._world.is_calm:
+            self._world.struck()
             with suppress(Refused):
                 getattr(self, f"_{name}")()
 
@@ -131,6 +145,11 @@ class Meddler:
             "replace_race",
         )
         self._world.rules.patch({name: defaults[name] for name in kept})
+        if self._world.is_market_closed:
+            self._market_opens()
+        for order in self._living():
+            if order["id"] in self._foreign:
+                self._cancel_by_hand(order["id"])
 
     def _random(self, name: str) -> Any:
         return self._world.plan.random(name)
@@ -203,9 +222,89 @@ class Meddler:
     def _hand_cancels(self) -> None:
         order_id = self._pick("hand_cancels", self._living(of_exits=self._random("hand_cancels").random() < 0.8))
         if order_id is not None:
-            world = self._world
-            world.trace("hand", f"cancels {order_id}")
-            world.act(lambda: world.exchange.cancel(world.accounts[0], order_id, now_us=world.now_us, by="user"))
+            self._cancel_by_hand(order_id)
+
+    def _cancel_by_hand(self, order_id: int) -> None:
+        world = self._world
+        world.trace("hand", f"cancels {order_id}")
+        world.act(lambda: world.exchange.cancel(world.accounts[0], order_id, now_us=world.now_us, by="user"))
+
+    def _hand_closes(self) -> None:
+        """The position goes: closed on the platform, its exits first, or assigned under them."""
+        world, random = self._world, self._random("hand_closes")
+        held = world.exchange.true_positions(world.accounts[0])
+        found = [s for s in world.scenarios if all(held.get(leg.symbol) for leg in s.legs)]
+        if not found:
+            return
+        symbols = [leg.symbol for leg in random.choice(found).legs]
+        if random.random() < 0.4:
+            world.trace("hand", f"assigned: {', '.join(symbols)}")
+            for symbol in symbols:
+                world.act(
+                    partial(world.exchange.set_position, world.accounts[0], symbol, 0, now_us=world.now_us),
+                )
+            return
+        for order in self._living(of_exits=True):
+            if order["legs"][0]["symbol"] in symbols:
+                with suppress(Refused):
+                    self._cancel_by_hand(order["id"])
+        world.later(random.choice((0.1, 1.0, 4.0)), self._close_by_hand, symbols)
+
+    def _close_by_hand(self, symbols: list[str]) -> None:
+        world = self._world
+        for symbol in symbols:
+            held = world.exchange.true_positions(world.accounts[0]).get(symbol, 0)
+            if held and not world.is_calm:
+                world.trace("hand", f"closes {held:+d} {symbol}")
+                side = "Sell to Close" if held > 0 else "Buy to Close"
+                with suppress(Refused):
+                    order_id = self._order_by_hand(symbol, side, abs(held), "1.00")
+                    world.act(partial(world.exchange.fill, order_id, now_us=world.now_us))
+
+    def _order_by_hand(self, symbol: str, action: str, quantity: int, price: str) -> int:
+        world = self._world
+        kind = "Equity" if symbol.isalpha() else "Equity Option"
+        body = {
+            "time-in-force": "GTC",
+            "order-type": "Limit",
+            "price": price,
+            "price-effect": "Credit" if action.startswith("Sell") else "Debit",
+            "legs": [{"instrument-type": kind, "symbol": symbol, "quantity": quantity, "action": action}],
+        }
+        told = world.act(lambda: world.exchange.submit(world.accounts[0], body, now_us=world.now_us, by="user"))
+        order_id = int(told["order"]["id"])
+        self._foreign.add(order_id)
+        return order_id
+
+    def _foreign_orders(self) -> None:
+        """Far from the market, so that it rests."""
+        random = self._random("foreign_orders")
+        symbol = random.choice(random.choice(self._world.scenarios).legs).symbol
+        side, price = random.choice((("Buy to Open", "0.01"), ("Sell to Open", "90.00")))
+        self._world.trace("hand", f"places an order of their own: {side} {symbol}")
+        self._order_by_hand(symbol, side, 1, price)
+
+    # The market's hours.
+
+    def _closed_market(self) -> None:
+        world = self._world
+        if world.is_market_closed:
+            return
+        world.is_market_closed = True
+        world.trace("market", "closes")
+        world.act(lambda: lifecycle.close_session(world.exchange._state, world.now_us))
+        world.rules.patch(_CLOSED)
+        world.act(lambda: None)
+        world.later(self._random("closed_market").choice((1.0, 8.0, 25.0)), self._market_opens)
+
+    def _market_opens(self) -> None:
+        world = self._world
+        if world.is_market_closed:
+            world.is_market_closed = False
+            world.struck()
+            world.trace("market", "opens")
+            world.rules.patch(_OPEN)
+            world.act(lambda: None)
 
     def _hand_edits(self) -> None:
         found = [o for o in self._living(of_exits=True) if o["status"] == "Live" and "price" in o]
@@ -248,6 +347,7 @@ class Meddler:
         has_closed = any(o["legs"][0]["action"].endswith("Close") and o["legs"][0]["fills"] for o in mates)
         if order["status"] in _TERMINAL or (is_closing and has_closed) or world.is_calm:
             return
+        world.struck()
         world.trace("market", f"{order_id} fills before its cancel")
         with suppress(Refused):
             world.act(lambda: world.exchange.fill(order_id, now_us=world.now_us))
@@ -263,6 +363,7 @@ class Meddler:
             and order["status"] in ("Live", "Cancel Requested")
         ]
         if siblings:
+            world.struck()
             world.trace("market", f"the other exit {siblings[0]} fills too")
             with suppress(Refused):
                 world.act(lambda: world.exchange.fill(siblings[0], now_us=world.now_us))
@@ -276,10 +377,52 @@ class Meddler:
         world.trace("outage", f"for {seconds:.1f} s")
         if world.life is not None:
             world.life.streamer.go_down("outage", unnoticed_s=self._random("outage").uniform(0, 20))
+            if world.life.quotes is not None:
+                world.life.quotes.go_down("outage", unnoticed_s=5.0)
         world.later(seconds, self._outage_ends)
 
     def _outage_ends(self) -> None:
+        self._world.struck()
         self._world.is_outage = False
+
+    def _token_death(self) -> None:
+        world, random = self._world, self._random("token_death")
+        world.is_token_dead = True
+        if random.random() < 0.5:
+            world.trace("token", "dies")
+            return
+        # The authenticator tries again after 10 s, then after a minute.
+        seconds = random.choice((10.0, 10.0, 70.0))
+        world.trace("token", f"dies, and the log-in is refused for {seconds:g} s")
+        world.is_login_refused = True
+        for life in world.present_lives():
+            life.streamer.go_down("token refused")
+        world.later(seconds, self._login_works)
+
+    def _login_works(self) -> None:
+        self._world.struck()
+        self._world.is_login_refused = False
+
+    def _second_daemon(self) -> None:
+        self._world.steal_lock()
+
+    def _quotes_down(self) -> None:
+        random = self._random("quotes_down")
+        unnoticed_s = random.choice((0.0, 4.0, 15.0)) * random.random()
+        for life in self._world.present_lives():
+            if life.quotes is not None:
+                life.quotes.go_down("reset", unnoticed_s=unnoticed_s)
+
+    def _quotes_lie(self) -> None:
+        random = self._random("quotes_lie")
+        for life in self._world.present_lives():
+            feed = life.quotes
+            if feed is not None and feed.quoted:
+                symbol = random.choice(feed.quoted)
+                price = random.choice((Decimal("0.05"), Decimal("9.00"), Decimal(0)))
+                self._world.trace("quotes", f"{symbol} is said to be at {price}")
+                feed.lie(symbol, (price, price + Decimal("0.05")))
+                self._world.later(random.choice((0.05, 0.5, 0.9)), feed.tell_truth, symbol)
 
     def _stream_down(self) -> None:
         if self._world.life is not None:
@@ -295,6 +438,7 @@ class Meddler:
         self._world.later(self._random("store_full").uniform(0.2, 15), self._store_has_room)
 
     def _store_has_room(self) -> None:
+        self._world.struck()
         self._world.is_disk_full = False
 
     def _clock_steps(self) -> None:
@@ -338,8 +482,7 @@ class Meddler:
                 event = CloseRequested("simulation", None)
             case "close at":
                 entry = bracket.request.entry.net_price
-                assert entry is not None
-                event = CloseRequested("simulation", -entry)
+                event = CloseRequested("simulation", None if entry is None else -entry)
             case "change":
                 try:
                     is_credit = any(s.is_credit for s in world.scenarios if s.client_ref == bracket.client_ref)

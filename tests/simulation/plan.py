@@ -48,6 +48,22 @@ FAULT_CLASSES: dict[str, str] = {
     "operator": "close, cancel, change and release by an operator",
     "repeated_rows": "a producer inserts the same request again",
 }
+# Each of these is drawn from a stream of its own too, so that one more changes nothing of what a seed has drawn so far.
+FAULT_CLASSES |= (
+    _DRAWN_ALONE := {
+        "torn_pages": "a listing is read page by page while orders change, and pages contradict each other",
+        "token_death": "the access token dies in the middle of things, and the log-in may be refused for a while",
+        "second_daemon": "the lock is stolen: a second daemon starts on the same database while the first one lives",
+        "hand_closes": "a person closes a position on the platform, or it is assigned",
+        "foreign_orders": "a person has orders of their own on the same legs",
+        "closed_market": "the market closes for a while: Day orders expire, new ones wait",
+        "quotes_down": "the quote feed goes away, with and without saying so",
+        "quotes_lie": "one leg's quote is wrong for a moment",
+        "shares": "shares instead of options",
+    }
+)
+# One seed in so many runs on the real store and a real file.
+SQLITE_EVERY = 100
 
 _RATES = (0.02, 0.05, 0.1, 0.25)
 
@@ -62,6 +78,7 @@ class Plan:
     active_s: float  # faults may happen until then
     latency_ms: float
     off: frozenset[str] = frozenset()
+    is_on_sqlite: bool = False
     _streams: dict[str, Random] = field(default_factory=dict, compare=False, repr=False)
 
     def random(self, name: str) -> Random:
@@ -88,7 +105,8 @@ def plan_from_seed(seed: int, *, off: frozenset[str] = frozenset(), only: frozen
     share = random.choice((0.05, 0.15, 0.3, 0.5))
     rates: dict[str, float] = {}
     for name in FAULT_CLASSES:
-        is_on, rate = random.random() < share, random.choice(_RATES)
+        source = Random(f"{seed}/class/{name}") if name in _DRAWN_ALONE else random
+        is_on, rate = source.random() < share, source.choice(_RATES)
         if is_on and name not in off and (only is None or name in only):
             rates[name] = rate
     return Plan(
@@ -98,4 +116,5 @@ def plan_from_seed(seed: int, *, off: frozenset[str] = frozenset(), only: frozen
         active_s=random.uniform(30, 90),
         latency_ms=random.choice((1.0, 10.0, 60.0, 200.0)),
         off=off,
+        is_on_sqlite=seed % SQLITE_EVERY == 0,
     )

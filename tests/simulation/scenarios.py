@@ -1,7 +1,7 @@
 """One bracket's story before it happens: the request, the prices it will see, and who meddles when."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from random import Random
 from typing import Any
@@ -162,3 +162,31 @@ def _moves(random: Random, submit_at_s: float, active_s: float) -> list[Move]:
             break
         moves.append(Move(at_s, random.choice(("neutral", "fill", "target", "stop", "target", "stop", "gap"))))
     return moves
+
+
+_TICKERS = ("AAPL", "AMD", "AMZN", "MSFT", "NVDA")
+
+
+def as_shares(found: Scenario, random: Random) -> Scenario:
+    """Half of the time: the same story with shares of one company, one leg, bought.
+
+    At ten times the prices of a debit: below a dollar the increments of shares are a matter of opinion.
+    """
+    if random.random() < 0.5:
+        return found
+    request, levels = _prices(False, HALF_SPREAD, random, is_single=True)
+    for order in (request["entry"], request["target"], request["stop"]):
+        order |= {key: str(Decimal(order[key]) * 10) for key in ("price", "trigger", "limit-offset") if key in order}
+    leg = Leg(_TICKERS[found.number % len(_TICKERS)], 1, 1)
+    units = random.choice((1, 10, 100))
+    request["entry"]["legs"] = [
+        {"instrument-type": "Equity", "symbol": leg.symbol, "quantity": units, "action": "Buy to Open"}
+    ]
+    if random.random() < 0.2:
+        for key in ("price", "price-effect"):
+            del request["entry"][key]
+        request["entry"] |= {"order-type": "Market", "time-in-force": "Day"}
+    for key in ("protection", "on-outside-change", "partial-entry"):
+        request[key] = found.request[key]
+    levels = {name: value * 10 for name, value in levels.items()}
+    return replace(found, request=request, legs=(leg,), is_credit=False, units=units, levels=levels)

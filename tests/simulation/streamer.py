@@ -52,7 +52,7 @@ class SimStreamer:
     def _connect(self) -> None:
         if self._on_event is None or self._life.is_dead or self._is_up:
             return
-        if self._world.is_outage:
+        if self._world.is_outage or self._world.is_login_refused:
             self._world.later(1.0, self._connect)
             return
         self._generation += 1
@@ -118,7 +118,8 @@ class SimStreamer:
         if self._on_event is None:
             return
         self._last_us = self._life.clock.now_us()
-        self._world.trace("frame", _brief(event))
+        if self._world.is_traced:
+            self._world.trace("frame", _brief(event))
         try:
             self._on_event(event)
         except Exception as error:

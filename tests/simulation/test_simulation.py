@@ -5,12 +5,18 @@ judged by `checker.py`, which shares no code with it. Fresh seeds are `make sim 
 """
 
 import json
+from dataclasses import replace
+from functools import cache
+from typing import Any
 
 import pytest
 
+from otocod.adapters.sqlite.store import SqliteStore
+from tests.simulation import sqlite_disk
 from tests.simulation.checker import judge
-from tests.simulation.plan import FAULT_CLASSES, plan_from_seed
+from tests.simulation.plan import FAULT_CLASSES, SQLITE_EVERY, plan_from_seed
 from tests.simulation.runner import run_seed
+from tests.simulation.timing import timing
 from tests.simulation.world import World
 
 pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'SimBroker")
@@ -51,6 +57,8 @@ REGRESSIONS = {
     43512: "closed while the order in the place of one moved by a person had not been seen",
     44555: "cancels went to the container of a double, which was gone already",
     71459: "the end of an order on an id that its bracket had dropped was looked up again and again for ever",
+    60045: "the lock was stolen: the daemon it was stolen from went on for ten seconds, and sent the other's exits",
+    61400: "the audit called a fill after the end a surplus that nobody was told of",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 
@@ -62,6 +70,7 @@ def test_seed_that_once_failed_passes(seed: int) -> None:
 
 @pytest.mark.covers("F1", "F2", "F3", "F5", "F6", "F7", "F14", "F21", "F22", "F23", "F24", "F26", "F30", "F33", "F37")
 @pytest.mark.covers("F38", "F44", "F45", "F47", "F49", "F54", "F55", "F67", "F79", "F82", "F88", "F92")
+@pytest.mark.covers("F69", "F76", "F77", "F78", "F99", "F100", "F56", "F61", "F32", "F122")
 @pytest.mark.parametrize("first", range(10_000, 10_060, 10))
 def test_fixed_seeds_pass(first: int) -> None:
     failed = {seed: verdict.violations for seed in range(first, first + 10) if (verdict := run_seed(seed)).violations}
@@ -71,6 +80,36 @@ def test_fixed_seeds_pass(first: int) -> None:
 def test_seed_run_twice_gives_the_same_trace() -> None:
     for seed in range(20_000, 20_006):
         assert run_seed(seed).trace_hash == run_seed(seed).trace_hash
+
+
+def test_run_is_the_same_whether_its_trace_is_kept_or_not() -> None:
+    silent, told = run_seed(20_001, keeps_hash=False), run_seed(20_001, keeps_trace=True)
+    assert (silent.virtual_s, silent.brackets, silent.filled) == (told.virtual_s, told.brackets, told.filled)
+    assert silent.trace_hash == ""
+    assert told.lines
+
+
+@pytest.mark.parametrize("seed", range(30 * SQLITE_EVERY, 34 * SQLITE_EVERY, SQLITE_EVERY))
+def test_seed_on_a_real_database_passes_and_has_one_trace(seed: int) -> None:
+    assert plan_from_seed(seed).is_on_sqlite
+    verdict = run_seed(seed)
+    assert verdict.violations == ()
+    assert run_seed(seed).trace_hash == verdict.trace_hash
+
+
+def test_database_that_differs_from_its_model_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(store: SqliteStore) -> dict[str, str]:
+        return {"halt": "never said"}
+
+    monkeypatch.setattr(SqliteStore, "settings", nothing)
+    assert any(text.startswith("D6 settings") for text in run_seed(30 * SQLITE_EVERY).violations)
+
+
+def test_audit_that_finds_something_in_the_database_of_a_seed_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    as_listed = sqlite_disk._as_listed
+    monkeypatch.setattr(sqlite_disk, "_as_listed", lambda order: replace(as_listed(order), is_terminal=False))
+    found = run_seed(30 * SQLITE_EVERY, only=frozenset()).violations
+    assert any(text.startswith("D7 the audit finds S10") for text in found)
 
 
 def test_classes_of_fault_are_all_drawn_within_few_seeds() -> None:
@@ -84,21 +123,52 @@ def test_class_switched_off_leaves_the_draws_of_the_others() -> None:
     assert without.random("stream").random() == plan.random("stream").random()
 
 
+@cache
+def _clean_run() -> tuple[str, str]:
+    world = World(plan_from_seed(3, only=frozenset()))
+    world.run()
+    return json.dumps(world.truth()), json.dumps(world.dump())
+
+
 class TestChecker:
     """A judge that never convicts is not believed: each rule against a record that breaks it."""
 
     def setup_method(self) -> None:
-        world = World(plan_from_seed(3, only=frozenset()))
-        world.run()
-        self.truth = json.loads(json.dumps(world.truth()))
-        self.dump = json.loads(json.dumps(world.dump()))
+        truth, dump = _clean_run()
+        self.truth, self.dump = json.loads(truth), json.loads(dump)
+        self.truth["requests"] = {int(second): n for second, n in self.truth["requests"].items()}
         for bracket in self.dump["brackets"]:
             for order in bracket["orders"]:
                 order["fills"] = [tuple(fill) for fill in order["fills"]]
         assert judge(self.truth, self.dump) == []
+        assert timing(self.truth, self.dump) == []
 
     def found(self) -> str:
-        return " | ".join(judge(self.truth, self.dump))
+        return " | ".join((*judge(self.truth, self.dump), *timing(self.truth, self.dump)))
+
+    def closed(self) -> dict[str, Any]:
+        """The first bracket that filled and was closed."""
+        found = (b for b in self.dump["brackets"] if b["state"] == "CLOSED" and any(o["fills"] for o in b["orders"]))
+        return next(found)
+
+    def orders_of(self, bracket: dict[str, Any], *, closing: bool) -> list[dict[str, Any]]:
+        names = {order["external_identifier"] for order in bracket["orders"]}
+        return [
+            order
+            for order in self.truth["orders"]
+            if order.get("external-identifier") in names and ("Close" in order["legs"][0]["action"]) == closing
+        ]
+
+    def reopen(self, bracket: dict[str, Any], state: str = "EXITS_LIVE") -> None:
+        """As if its exits had ended without a fill, and the position were open."""
+        for order in self.orders_of(bracket, closing=True):
+            order["status"] = "Cancelled"
+            for leg in order["legs"]:
+                leg["fills"] = []
+        bracket.update(state=state, outcome=None)
+        self.dump["journal"].append(
+            {"bracket_id": bracket["bracket_id"], "event": "X", "from": "CLOSED", "to": state, "detail": ""}
+        )
 
     def accepted(self, *, closing: bool) -> dict[str, object]:
         for entry in self.truth["log"]:
@@ -167,3 +237,158 @@ class TestChecker:
                 for leg in order["legs"]:
                     leg["fills"] = []
         assert "L2" in self.found()
+
+    def test_order_recorded_as_over_that_is_recorded_as_working_again(self) -> None:
+        self.dump["views"] += [["1", "Filled", 1], ["1", "Live", 1]]
+        assert "S10 order 1 was recorded as Filled, then as Live" in self.found()
+
+    def test_order_whose_recorded_fills_shrink(self) -> None:
+        self.dump["views"] += [["1", "Live", 2], ["1", "Live", 1]]
+        assert "S10 order 1 was recorded with 2 filled" in self.found()
+
+    def test_order_that_is_over_here_and_works_at_the_broker(self) -> None:
+        bracket = self.closed()
+        self.orders_of(bracket, closing=True)[0]["status"] = "Live"
+        assert "S10" in self.found()
+
+    def test_acknowledged_commit_that_is_not_in_the_database(self) -> None:
+        bracket = self.closed()
+        self.truth["acknowledged"][bracket["bracket_id"]] = bracket["version"] + 1
+        assert "S11" in self.found()
+
+    def test_acknowledged_bracket_that_is_not_in_the_database(self) -> None:
+        self.truth["acknowledged"]["no such bracket"] = 1
+        assert "S11" in self.found()
+
+    def test_order_that_left_before_its_identifier_was_durable(self) -> None:
+        post = self.truth["posts"][0]
+        self.dump["ids_since_us"][post["id"]] = post["at_us"] + 1
+        assert "S12" in self.found()
+
+    def test_identifier_that_left_twice(self) -> None:
+        self.truth["posts"].append(self.truth["posts"][0])
+        assert "S2" in self.found()
+
+    def test_more_entries_in_a_minute_than_allowed(self) -> None:
+        entry = next(post for post in self.truth["posts"] if post["role"] == "entry")
+        self.truth["orders_per_minute"] = 1
+        for number in range(4):
+            name = f"more-{number}"
+            self.truth["posts"].append({**entry, "id": name, "with": name})
+            self.dump["ids"][name], self.dump["ids_since_us"][name] = self.closed()["bracket_id"], 0
+        assert "S13 " in self.found()
+        assert "orders of entries in a minute" in self.found()
+
+    def test_more_orders_of_a_bracket_than_allowed_and_nobody_told(self) -> None:
+        self.truth["orders_per_bracket"] = -3
+        assert "S13" in self.found()
+        post = self.truth["posts"][0]
+        for bracket in self.dump["brackets"]:
+            self.truth["alarms"].append(
+                {
+                    "at_us": 0,
+                    "life": post["life"],
+                    "code": "over_ceiling",
+                    "text": "",
+                    "bracket_id": bracket["bracket_id"],
+                }
+            )
+        assert "S13" not in self.found()
+
+    def test_order_of_somebody_else_that_was_cancelled(self) -> None:
+        entry = self.accepted(closing=False)
+        foreign = {**entry, "order-id": 5, "external-identifier": None, "source": "web", "by": "user"}
+        self.truth["log"].append(foreign)
+        self.truth["orders"].append({**self.entry_of(entry["order-id"]), "id": 5})
+        assert "S14" not in self.found()
+        self.truth["log"].append({**foreign, "event": "cancel-requested", "by": "api"})
+        assert "S14 order 5 is not ours" in self.found()
+
+    def test_attention_without_an_alarm(self) -> None:
+        self.closed()["attention"] = "nobody heard of this"
+        assert "L8" in self.found()
+
+    def test_attention_about_another_matter_excuses_no_open_position(self) -> None:
+        bracket = self.closed()
+        self.reopen(bracket)
+        bracket.update(is_held=True, attention="the entry was not taken")
+        assert "L2" in self.found()
+        bracket["attention"] = "the stop was cancelled: held, no new orders until `unfreeze`"
+        assert "L2 EXITS_LIVE" not in self.found()
+
+    def test_closed_with_a_position_open_and_attention_about_another_matter(self) -> None:
+        bracket = self.closed()
+        for order in self.orders_of(bracket, closing=True):
+            for leg in order["legs"]:
+                leg["fills"] = []
+        bracket["attention"] = "the broker accepted an exit with a warning"
+        assert "S8 CLOSED as" in self.found()
+        bracket["attention"] = "a fill came after the bracket was closed: its position is not flat, look at it"
+        assert "S8 CLOSED as" not in self.found()
+
+    def test_position_taken_away_by_a_person_and_nobody_told(self) -> None:
+        bracket = self.closed()
+        self.reopen(bracket)
+        symbol = next(iter(bracket["legs"]))
+        self.truth["log"].append({"event": "position-set", "symbol": symbol, "quantity": 0, "at_us": 0})
+        assert "its position was taken away, and nobody is told" in self.found()
+        bracket["attention"] = "the broker's positions differ from our fills"
+        assert "nobody is told" not in self.found()
+
+    def test_daemon_that_is_not_ready_after_the_faults_have_stopped(self) -> None:
+        self.truth["lives"][-1]["ready_us"] = None
+        assert "L5" in self.found()
+
+    def test_flood_of_requests(self) -> None:
+        self.truth["requests"][7] = 10_000
+        assert "L6" in self.found()
+
+    def moments(self, bracket: dict[str, Any], *, closing: bool) -> list[dict[str, Any]]:
+        ids = {order["id"] for order in self.orders_of(bracket, closing=closing)}
+        return [entry for entry in self.truth["log"] if entry.get("order-id") in ids]
+
+    def test_exits_that_come_too_late_on_an_ordinary_day(self) -> None:
+        bracket = self.closed()
+        fill_us = next(e["at_us"] for e in self.moments(bracket, closing=False) if e["event"] == "fill")
+        for entry in self.moments(bracket, closing=True):
+            entry["at_us"] = max(entry["at_us"], fill_us + 5_000_000)
+        assert "L2 no exit 2." in self.found()
+
+    def test_exits_that_come_too_late_are_judged_only_where_nothing_struck(self) -> None:
+        bracket = self.closed()
+        fill_us = next(e["at_us"] for e in self.moments(bracket, closing=False) if e["event"] == "fill")
+        for entry in self.moments(bracket, closing=True):
+            entry["at_us"] = max(entry["at_us"], fill_us + 5_000_000)
+        self.truth["strikes_at_us"].append(fill_us - self.truth["start_us"])
+        assert "L2 no exit" not in self.found()
+
+    def test_sibling_that_outlives_the_position(self) -> None:
+        bracket = self.closed()
+        ended = [
+            e for e in self.moments(bracket, closing=True) if e["event"] == "status" and e["status"] == "Cancelled"
+        ]
+        assert ended, "the run has no sibling that was cancelled"
+        for entry in ended:
+            entry["at_us"] += 9_000_000
+        assert "L3 an exit still works" in self.found()
+
+    def test_exits_for_more_than_is_open(self) -> None:
+        bracket = self.closed()
+        exits = {order["id"] for order in self.orders_of(bracket, closing=True)}
+        for entry in self.truth["log"]:
+            if entry.get("order-id") in exits and entry["event"] in ("fill", "status"):
+                entry["at_us"] += 20_000_000
+        for order in self.orders_of(bracket, closing=True):
+            for leg in order["legs"]:
+                leg["quantity"] += 1
+        assert "S6 exits work for more than is open" in self.found()
+
+    def test_time_without_protection_that_the_record_does_not_tell(self) -> None:
+        self.closed().update(unprotected_us=60_000_000, protection="unlinked")
+        assert "L2 it says it was 60.0 s without protection" in self.found()
+
+    def test_bare_position_that_nobody_is_told_of(self) -> None:
+        bracket = self.closed()
+        ids = {order["id"] for order in self.orders_of(bracket, closing=True)}
+        self.truth["log"] = [entry for entry in self.truth["log"] if entry.get("order-id") not in ids]
+        assert "L8 no exit for" in self.found()

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 import json
 import uuid
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -27,7 +28,9 @@ from tests.simulation.disk import Disk, DiskFront, describe, plain_bracket, plai
 from tests.simulation.loop import SECOND_US, VirtualLoop
 from tests.simulation.meddling import Meddler, draw_rules
 from tests.simulation.plan import Plan
-from tests.simulation.scenarios import Scenario, draw_scenario
+from tests.simulation.quotes import SimQuoteFeed
+from tests.simulation.scenarios import Scenario, as_shares, draw_scenario
+from tests.simulation.sqlite_disk import SqliteFront, SqliteTwin
 from tests.simulation.streamer import SimStreamer
 
 T = TypeVar("T")
@@ -35,6 +38,8 @@ START_US = 1_795_446_000_000_000  # 2026-11-23, a Monday, 15:00 UTC
 ACCOUNT = AccountNumber("5WT00001")
 # What the daemon itself says of errors of its own. A store that fails and the end that follows are the world's doing.
 _EXPECTED_ERRORS = frozenset({"store_failed", "task_failed", "acceptance_failed", "clean_stop_not_recorded"})
+# Of these something may arrive long after the faults have stopped.
+_LATE = frozenset({"late_acceptance", "frames_stale", "frames_delayed", "store_slow"})
 _MOST_POSTS = 150  # orders one bracket may send in the minutes of a run; a runaway sends thousands
 
 
@@ -57,6 +62,8 @@ _SINK = _Sink()
 class Life:
     """One run of the daemon, from start to crash or orderly end."""
 
+    quotes: SimQuoteFeed | None = None
+
     def __init__(self, world: "World", number: int) -> None:
         self.number = number
         self.is_dead = False
@@ -65,7 +72,9 @@ class Life:
         self.clock = SystemClock(wall_ns=world.wall_ns, steady_ns=lambda: world.loop.now_us * 1000)
         self.broker = SimBroker(world, self)
         self.streamer = SimStreamer(world, self)
-        self.disk = DiskFront(world, self)
+        self.quotes: SimQuoteFeed | None = SimQuoteFeed(world, self)
+        twin = world.sqlite
+        self.disk = DiskFront(world, self) if twin is None else SqliteFront(world, self, twin)
         self.supervisor = Supervisor(
             settings=world.settings,
             broker=self.broker,
@@ -76,14 +85,15 @@ class Life:
             queue=self,
             make_id=world.make_id,
             drain_broker=self.broker.drain,
-            on_ready=lambda: world.trace("life", f"{number} is ready"),
+            on_ready=lambda: world.life_is_ready(number),
+            feed=self.quotes,
         )
         self.task = world.loop.create_task(self.supervisor.run(), name=f"life-{number}")
         self.task.add_done_callback(self._ended)
         self.supervisor.intake.take(world.new_rows())
 
     def alarm(self, alarm: Alarm) -> None:
-        self._world.alarmed(alarm)
+        self._world.alarmed(alarm, self.number)
 
     def answer(self, answers: Sequence[RequestAnswer]) -> None:
         self._world.later(0.005, self._write_back, tuple(answers))
@@ -100,7 +110,7 @@ class Life:
         if error is not None and not isinstance(error, StoreFailed):
             self._world.violation(f"D2 the daemon ended: {error!r}")
         self._world.trace("life", f"{self.number} ended {error!r}" if error else f"{self.number} stopped in order")
-        self._world.life_ended()
+        self._world.life_ended(self)
 
     def crash(self) -> None:
         """Nothing of it runs any more. What it had handed to the system may still happen."""
@@ -108,12 +118,10 @@ class Life:
         self.disk.crash()
         self.supervisor.scheduler.stop()
         self.supervisor.mailboxes.stop()
-        for task in asyncio.all_tasks(self._world.loop):
-            task.cancel()
 
 
 class World:
-    def __init__(self, plan: Plan, *, keeps_trace: bool = False) -> None:
+    def __init__(self, plan: Plan, *, keeps_trace: bool = False, keeps_hash: bool = True) -> None:
         self.plan = plan
         self.loop = VirtualLoop()
         self.loop.on_error = self._loop_failed
@@ -121,10 +129,15 @@ class World:
         self.disk = Disk()
         self.violations: list[str] = []
         self.lines: list[str] | None = [] if keeps_trace else None
-        self._hash = hashlib.sha256()
+        self._hash = hashlib.sha256() if keeps_hash or keeps_trace else None
+        # Whether anybody reads the trace: its lines cost more to write than much of what they tell of.
+        self.is_traced = self._hash is not None
         self.is_calm = False
         self.is_outage = False
         self.is_disk_full = False
+        self.is_market_closed = False
+        self.is_token_dead = False  # the next request finds out, and fetches another
+        self.is_login_refused = False
         self._wall_offset_us = 0
         self._once: set[str] = set()
         self.rules: Rules = draw_rules(plan)
@@ -144,12 +157,19 @@ class World:
         self.scenarios: list[Scenario] = [
             draw_scenario(number, plan.random(f"bracket-{number}"), plan.active_s) for number in range(plan.brackets)
         ]
+        if plan.is_on("shares"):
+            self.scenarios = [as_shares(found, plan.random(f"shares-{found.number}")) for found in self.scenarios]
         self.rows: dict[str, QueuedRequest] = {}
         self.row_answers: dict[str, RequestAnswer] = {}
         self.posts: list[dict[str, Any]] = []
         self.doubled: set[str] = set()
         self.late: set[str] = set()  # accepted after the window in which a lost exit is waited for
-        self.alarms: list[str] = []
+        self.alarms: list[dict[str, Any]] = []
+        self.acknowledged: dict[str, int] = {}  # the newest version of each bracket that a commit was acknowledged for
+        self.strikes_at_us: list[int] = []  # when anything went wrong that an ordinary day does not have
+        self.lives: list[dict[str, Any]] = []
+        self.requests: Counter[int] = Counter()  # commands and reads, by second
+        self.calm_at_us: int | None = None
         self._posted: set[str] = set()
         self._ids = plan.random("ids")
         self._log_seen = 0
@@ -157,6 +177,8 @@ class World:
         self._due_us: int | None = None
         self._lives = 0
         self.life: Life | None = None
+        self._ousted: list[Life] = []  # that another one was started beside
+        self.sqlite = SqliteTwin(self) if plan.is_on_sqlite else None
         self._resumes_in_s = 0.0
         self.meddler = Meddler(self)
 
@@ -171,6 +193,7 @@ class World:
         return (START_US + self.loop.now_us + self._wall_offset_us) * 1000
 
     def step_clock(self, by_s: float) -> None:
+        self.struck()
         self.trace("clock", f"steps by {by_s:+.1f} s")
         self._wall_offset_us += int(by_s * SECOND_US)
 
@@ -178,7 +201,13 @@ class World:
         return self.loop.call_later(max(delay_s, 0.0), step, *args)
 
     def strikes(self, name: str) -> bool:
-        return not self.is_calm and self.plan.strikes(name)
+        if self.is_calm or not self.plan.strikes(name):
+            return False
+        self.struck()
+        return True
+
+    def struck(self) -> None:
+        self.strikes_at_us.append(self.loop.now_us)
 
     def strikes_once(self, name: str) -> bool:
         """For faults that end a run: at most once, and rarely at any one moment."""
@@ -186,6 +215,7 @@ class World:
             return False
         if self.plan.random(name).random() < 0.02:
             self._once.add(name)
+            self.struck()
             return True
         return False
 
@@ -199,6 +229,8 @@ class World:
     # Telling.
 
     def trace(self, kind: str, text: str) -> None:
+        if self._hash is None:
+            return
         line = f"{self.loop.now_us / SECOND_US:11.6f} {kind:9} {text}"
         self._hash.update(line.encode())
         if self.lines is not None:
@@ -206,7 +238,7 @@ class World:
 
     @property
     def trace_hash(self) -> str:
-        return self._hash.hexdigest()
+        return "" if self._hash is None else self._hash.hexdigest()
 
     def violation(self, text: str) -> None:
         if text not in self.violations:
@@ -230,10 +262,19 @@ class World:
         if self.lines is not None:
             self.lines.extend(last)
 
-    def alarmed(self, alarm: Alarm) -> None:
+    def alarmed(self, alarm: Alarm, life: int = 0) -> None:
         self.trace("alarm", f"{alarm.code} {alarm.text[:160]}")
-        self.alarms.append(alarm.code)
-        if alarm.code in ("stranger", "order_denied"):
+        self.alarms.append(
+            {
+                "at_us": self.loop.now_us,
+                "life": life,
+                "code": alarm.code,
+                "text": alarm.text,
+                "bracket_id": alarm.bracket_id,
+            }
+        )
+        is_shared = alarm.code == "stranger" and any(known["is_ousted"] for known in self.lives)
+        if alarm.code in ("stranger", "order_denied") and not is_shared:
             self.violation(f"D3 alarm {alarm.code}: {alarm.text}")
 
     def _loop_failed(self, context: dict[str, Any]) -> None:
@@ -243,6 +284,10 @@ class World:
 
     def _is_dead(self) -> bool:
         return self.life is None or self.life.is_killed
+
+    def present_lives(self) -> list[Life]:
+        """Those that run; more than one only after the lock was stolen."""
+        return [life for life in (*self._ousted, self.life) if life is not None and not life.is_dead]
 
     # The exchange.
 
@@ -259,15 +304,17 @@ class World:
         while self._log_seen < len(log):
             entry = log[self._log_seen]
             self._log_seen += 1
-            if entry["event"] in ("accepted", "fill", "status"):
+            if self.is_traced and entry["event"] in ("accepted", "fill", "status"):
                 name = (entry.get("external-identifier") or "")[:8]
                 what = f"{entry['event']} {entry.get('order-id')} {entry.get('status')} {name}"
                 more = (str(entry[key]) for key in ("symbol", "quantity", "price", "by") if entry.get(key) is not None)
                 self.trace("exchange", " ".join((what, *more)))
             self.meddler.saw(entry)
         for notice in self.exchange.drain():
-            if self.life is not None:
-                self.life.streamer.frame(notice.type, notice.data)
+            if notice.type in ("Order", "ComplexOrder"):
+                for life in (*self._ousted, self.life) if self._ousted else (self.life,):
+                    if life is not None:
+                        life.streamer.frame(notice.type, notice.data)
         due_us = self.exchange.next_due_us()
         if due_us != self._due_us:
             if self._due_handle is not None:
@@ -281,10 +328,19 @@ class World:
 
     # What the daemon does, seen from outside.
 
-    def posted(self, kind: str, members: tuple[Member, ...]) -> None:
+    def posted(self, kind: str, members: tuple[Member, ...], life: int = 0) -> None:
         for member in members:
             name = str(member.external_identifier)
-            self.posts.append({"id": name, "at_us": self.loop.now_us, "kind": kind, "role": str(member.role)})
+            self.posts.append(
+                {
+                    "id": name,
+                    "at_us": self.loop.now_us,
+                    "kind": kind,
+                    "role": str(member.role),
+                    "life": life,
+                    "with": str(members[0].external_identifier),
+                }
+            )
             if name in self._posted:
                 self.violation(f"S2 {member.role} {name[:8]} is posted a second time")
             self._posted.add(name)
@@ -294,6 +350,10 @@ class World:
         if len(self.posts) > _MOST_POSTS * self.plan.brackets:
             self.violation("F122 a runaway: too many orders")
 
+    def requested(self) -> None:
+        """One request of the daemon's, whatever becomes of it."""
+        self.requests[self.loop.now_us // SECOND_US] += 1
+
     def note_late(self, members: tuple[Member, ...]) -> None:
         self.late.update(str(member.external_identifier) for member in members)
 
@@ -301,7 +361,10 @@ class World:
         self.doubled.update(str(member.external_identifier) for member in members)
 
     def committed(self, change: Change, error: Exception | None) -> None:
-        self.trace("disk", f"{describe(change)}" + (f"  FAILED {error}" if error else ""))
+        if self.is_traced:
+            self.trace("disk", f"{describe(change)}" + (f"  FAILED {error}" if error else ""))
+        if error is None and isinstance(change, BracketChange):
+            self.acknowledged[str(change.after.bracket_id)] = change.after.version
         if error is not None and isinstance(change, BracketChange) and getattr(error, "is_of_change", False):
             self.violation(f"D4 the database rejects a record: {error}")
 
@@ -315,8 +378,8 @@ class World:
         row = QueuedRequest(request_id, scenario.client_ref, ACCOUNT, text or scenario.text, self.wall_ns() // 1000)
         self.rows[request_id] = row  # type: ignore[index]
         self.trace("queue", f"row {request_id} {row.client_ref} {scenario.protection}")
-        if self.life is not None and not self.life.is_dead:
-            self.life.supervisor.intake.take([row])
+        for life in self.present_lives():
+            life.supervisor.intake.take([row])
 
     def answered(self, answers: Sequence[RequestAnswer]) -> None:
         for answer in answers:
@@ -330,13 +393,47 @@ class World:
             return
         self._lives += 1
         self.trace("life", f"{self._lives} starts")
+        self.lives.append(
+            {
+                "number": self._lives,
+                "started_us": self.loop.now_us,
+                "ready_us": None,
+                "ended_us": None,
+                "is_ousted": False,
+            }
+        )
         self.life = Life(self, self._lives)
+
+    def life_is_ready(self, number: int) -> None:
+        self.trace("life", f"{number} is ready")
+        self.lives[number - 1]["ready_us"] = self.loop.now_us
+
+    def _note_end(self, life: Life) -> None:
+        self.struck()
+        if self.lives:
+            self.lives[life.number - 1]["ended_us"] = self.loop.now_us
+
+    def steal_lock(self) -> None:
+        """Somebody removes the lock file and starts a second daemon. What keeps them apart is the database's epoch."""
+        if self.life is None or self.life.is_dead or self._ousted:
+            return
+        self.struck()
+        self.trace("life", f"the lock of {self.life.number} is stolen")
+        self.lives[self.life.number - 1]["is_ousted"] = True
+        self._ousted.append(self.life)
+        self.life = None
+        self.start_life()
 
     def crash(self, down_s: float) -> None:
         if self.life is None or self.life.is_dead:
             return
-        self.trace("life", f"{self.life.number} is killed")
-        self.life.crash()
+        for life in self.present_lives():  # the machine, not one process
+            self.trace("life", f"{life.number} is killed")
+            life.crash()
+            self._note_end(life)
+        self._ousted.clear()
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
         self.later(down_s, self.start_life)
         self.meddler.crashed(down_s)
 
@@ -346,7 +443,11 @@ class World:
         self._resumes_in_s = down_s
         self.life.supervisor.stop()
 
-    def life_ended(self) -> None:
+    def life_ended(self, life: Life) -> None:
+        self._note_end(life)
+        if life in self._ousted:
+            self._ousted.remove(life)
+            return
         self.later(max(self._resumes_in_s, 1.0), self.start_life)
         self._resumes_in_s = 0.0
 
@@ -383,7 +484,11 @@ class World:
 
     def set_level(self, scenario: Scenario, level: str) -> None:
         self.trace("market", f"{scenario.client_ref} at {level}")
-        self.act(lambda: self.exchange.set_quotes(scenario.quotes(level), now_us=self.now_us))
+        quotes = scenario.quotes(level)
+        self.act(lambda: self.exchange.set_quotes(quotes, now_us=self.now_us))
+        for life in self.present_lives():
+            if life.quotes is not None:
+                life.quotes.moved(quotes)
 
     def _pass(self, seconds: float) -> None:
         async def pause() -> None:
@@ -396,31 +501,45 @@ class World:
     def _calm_down(self) -> None:
         self.trace("calm", "faults stop")
         self.is_calm = True
-        self.is_outage = False
-        self.is_disk_full = False
+        self.calm_at_us = self.loop.now_us
+        self.is_outage = self.is_disk_full = self.is_token_dead = self.is_login_refused = False
         self.meddler.calm()
+        self._resume()
         for scenario in self.scenarios:
             self.set_level(scenario, "neutral")
+
+    def _resume(self) -> None:
+        """An operator has looked into what made the daemon halt."""
+        for life in self.present_lives():
+            if life.supervisor.halt_reason is not None:
+                self.trace("operator", "resume")
+                life.supervisor.resume()
 
     def _settle(self) -> None:
         """Until nothing is left to wait for, or 300 s: longer than any window of the daemon."""
         from tests.simulation.checker import liveness
 
+        # What is still on its way, of orders and frames, arrives; where nothing is, a sweep or two are enough.
+        self._pass(30.0 if _LATE.intersection(self.plan.rates) else 12.0)
         for _ in range(10):
-            self._pass(30.0)
+            self._resume()
             if not liveness(self.truth(), self.dump()):
                 break
+            self._pass(30.0)
         self._pass(1.0)
 
     def _close(self) -> None:
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
-        if self.life is not None:
-            self.life.is_dead = self.life.is_killed = True
-            self.life.supervisor.scheduler.stop()
+        for life in (*self._ousted, self.life):
+            if life is not None:
+                life.is_dead = life.is_killed = True
+                life.supervisor.scheduler.stop()
         with suppress(Exception):
             self.loop.run_until_complete(asyncio.sleep(0))
         self.loop.close()
+        if self.sqlite is not None:
+            self.sqlite.close()
 
     # For the checker.
 
@@ -431,6 +550,19 @@ class World:
             "posts": self.posts,
             "doubled": sorted(self.doubled),
             "late": sorted(self.late),
+            "strikes_at_us": self.strikes_at_us,
+            "lives": self.lives,
+            "alarms": self.alarms,
+            "acknowledged": self.acknowledged,
+            "requests": self.requests,
+            "start_us": START_US,
+            "calm_at_us": self.calm_at_us,
+            "end_us": self.loop.now_us,
+            "orders_per_minute": self.settings.orders_per_minute,
+            "orders_per_bracket": self.settings.orders_per_bracket,
+            "classes": list(self.plan.classes),
+            "latency_ms": self.plan.latency_ms,
+            "unprotected_limit_us": self.settings.policy.unprotected_limit_us,
             "late_fills": self.plan.is_on("late_fills"),
             "both_may_fill": self.plan.is_on("both_exits") or self.plan.is_on("late_fills"),
             "rows": {
@@ -448,5 +580,7 @@ class World:
         return {
             "brackets": [plain_bracket(bracket) for bracket in self.disk.brackets()],
             "ids": dict(self.disk.ids_ever),
+            "ids_since_us": self.disk.ids_since_us,
+            "views": self.disk.views_told,
             "journal": plain_journal(self.disk.committed),
         }
