@@ -166,7 +166,7 @@ def _working_within_open(bracket: StoredBracket) -> Found:
         if not _is_working(order) or is_move or bracket.is_child_of_unfilled_entry(order):
             continue
         for leg in order.legs:
-            working[order.role, leg.symbol] += max(0, leg.quantity - order.filled(leg.symbol))
+            working[order.role, leg.symbol] += order.left(leg.symbol)
     for (role, symbol), quantity in working.items():
         if quantity > max(0, is_open.get(symbol, 0)):
             open_text = f"{is_open.get(symbol, 0)} of {symbol.strip()}"

@@ -134,6 +134,13 @@ class StoredOrder:
         told = sum(fill.quantity for (leg, _), fill in self.fills.items() if leg == symbol)
         return told + sum(view.untold(symbol) for view in self.heads)
 
+    def left(self, symbol: str) -> int:
+        """What may still fill. The broker takes a group's member down by what the other one has filled."""
+        asked = [leg.quantity for leg in self.legs if leg.symbol == symbol]
+        if self.group is not None:
+            asked += [leg.quantity for view in self.heads for leg in view.legs if leg.symbol == symbol]
+        return max(0, min(asked, default=0) - self.filled(symbol))
+
     @property
     def has_fill(self) -> bool:
         return any(self.filled(leg.symbol) for leg in self.legs)

@@ -49,7 +49,8 @@ def run(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         _drop_stdout()
         return int(ExitStatus.FAILED)
-    except sqlite3.Error as error:  # of a command that reads the file itself
+    # Of a command that reads the file itself. The driver cannot even put some damage into words.
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         output.complain(f"otocod: the database cannot be read: {error}; `otocod db check` looks for damage")
         return int(ExitStatus.FAILED)
     except Exception as error:  # the last resort: one line that names it, for a report

@@ -1,5 +1,6 @@
 """Where a reading command gets its answer: from the daemon, or from the file when nobody answers."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator, Mapping
@@ -132,6 +133,8 @@ def _database(path: Path) -> Iterator[Source]:
         raise Failed(ExitStatus.NO_SUCH_BRACKET, str(error)) from None
     except sqlite3.Error as error:
         raise Failed(ExitStatus.FAILED, f"{path}: {error}") from None
+    except json.JSONDecodeError as error:
+        raise Failed(ExitStatus.FAILED, f"{path} has a damaged record ({error}); see `otocod audit`") from None
 
 
 class _FromFile:

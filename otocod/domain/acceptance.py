@@ -6,7 +6,7 @@ from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.exits import exit_specs
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.request_types import BracketRequest, StopByPrice, StopMarket, TargetByPrice
-from otocod.domain.specs import OrderSpec, OrderType, Protection, Role
+from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.turn import Turn
 
 
@@ -46,8 +46,8 @@ def ladder_for(request: BracketRequest, proved: frozenset[Protection]) -> tuple[
             ladder = (Protection.UNLINKED, Protection.WATCHED)
         case Protection.WATCHED:
             ladder = (Protection.WATCHED,)
-    if request.entry.order_type is OrderType.MARKET:
-        # A market order cannot be the trigger of a group.
+    if request.entry.net_price is None:
+        # An order without a price (Market, Stop) cannot be the trigger of a group.
         ladder = tuple(mode for mode in ladder if mode is not Protection.NATIVE_OTOCO)
     return ladder
 

@@ -197,9 +197,8 @@ class View:
         """
         for leg in self.legs:
             if leg.symbol == symbol:
-                if self.status is BrokerStatus.FILLED:
-                    return max(leg.filled_by_fills, leg.quantity)
-                return max(leg.filled_by_fills, leg.quantity - leg.remaining)
+                shown = leg.quantity if self.status is BrokerStatus.FILLED else 0
+                return max(leg.filled_by_fills, leg.quantity - leg.remaining, shown)
         return 0
 
     def has_leg(self, symbol: str) -> bool:
@@ -238,6 +237,8 @@ def view_from_report(report: OrderReport) -> View:
     legs: dict[str, LegView] = {}
     for leg in report.legs:
         remaining = leg.quantity if leg.remaining is None else min(leg.remaining, leg.quantity)
+        if report.status is BrokerStatus.FILLED:
+            remaining = 0  # a smaller quantity told later takes nothing away from what this has proved
         fills = tuple(sorted({fill.fill_id: fill for fill in leg.fills}.values(), key=lambda fill: fill.fill_id))
         legs[leg.symbol] = LegView(leg.symbol, leg.quantity, max(remaining, 0), fills)
     return View(

@@ -195,8 +195,9 @@ def _check_report(report: OrderReport) -> None:
 
 
 def is_guessed(order: Order) -> bool:
-    """Filled by a status alone, whose quantity a later message may make smaller; see test_fuzz."""
-    return any(view.status is BrokerStatus.FILLED and not view.has_all_fills for view in order.views)
+    """Filled by a status alone, before a message has shown the legs: what was asked for, until the broker says less."""
+    legs = order.spec.legs
+    return any(v.status is BrokerStatus.FILLED and not all(v.has_leg(leg.symbol) for leg in legs) for v in order.views)
 
 
 def _deliver(bracket: Bracket, report: OrderReport, now_us: int) -> Bracket:

@@ -19,7 +19,7 @@ from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.invariants import violations_of
 from otocod.domain.request import RequestRefused, canonical_text, parse_request
 from otocod.domain.request_types import BracketRequest
-from otocod.domain.specs import OrderType, Protection, Role
+from otocod.domain.specs import Protection, Role
 from tests.fuzz import row_judge
 from tests.fuzz.harness import Case, paths_of
 from tests.fuzz.mutation import (
@@ -376,16 +376,9 @@ def _check_heard(text: str, request: BracketRequest) -> None:
         assert canonical_text(request.text) == request.text
 
 
-def is_known_fault(request: BracketRequest, ladder: tuple[Protection, ...]) -> bool:
-    """A Stop entry has no price, and cannot trigger a group any more than a Market entry can; see test_fuzz."""
-    return request.entry.order_type is OrderType.STOP and Protection.NATIVE_OTOCO in ladder
-
-
 def _check_sent(request: BracketRequest, client_ref: str) -> None:
     usable = _NATIVE[len(request.text) % len(_NATIVE)]
     ladder = ladder_for(request, usable)
-    if is_known_fault(request, ladder):
-        return
     decision = accept(
         request,
         bracket_id=_BRACKET_ID,

@@ -72,7 +72,7 @@ def judge(mutant: Mutant) -> Judged:
     signal.signal(signal.SIGVTALRM, _give_up)
     signal.setitimer(signal.ITIMER_VIRTUAL, _LIMIT_S)
     os.chdir(ROOT)
-    arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--no-header", "--tb=no"]
+    arguments = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--assert=plain", "--tb=no"]
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
             code = pytest.main([*arguments, *_tests()])

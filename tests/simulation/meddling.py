@@ -168,7 +168,7 @@ class Meddler:
         return self._random(name).choice(orders)["id"] if orders else None
 
     def _partial_fills(self) -> None:
-        found = [o for o in self._living() if o["size"] > 1 and o["status"] == "Live"]
+        found = [o for o in self._living() if o["size"] > 1 and o["status"] == "Live" and not self._has_filled_mate(o)]
         order_id = self._pick("partial_fills", found)
         if order_id is None:
             return
@@ -341,16 +341,21 @@ class Meddler:
         """A fill that was on its way when the cancel arrived. A group never fills twice: the broker sees to that."""
         world = self._world
         order = world.exchange.exchange_order(order_id)
-        group = order.get("complex-order-id")
-        mates = [o for o in world.exchange.exchange_view() if group is not None and o.get("complex-order-id") == group]
-        is_closing = order["legs"][0]["action"].endswith("Close")
-        has_closed = any(o["legs"][0]["action"].endswith("Close") and o["legs"][0]["fills"] for o in mates)
-        if order["status"] in _TERMINAL or (is_closing and has_closed) or world.is_calm:
+        if order["status"] in _TERMINAL or self._has_filled_mate(order) or world.is_calm:
             return
         world.struck()
         world.trace("market", f"{order_id} fills before its cancel")
         with suppress(Refused):
             world.act(lambda: world.exchange.fill(order_id, now_us=world.now_us))
+
+    def _has_filled_mate(self, order: dict[str, Any]) -> bool:
+        """Whether it is an exit of a group of which an exit has filled, if only in part."""
+        group = order.get("complex-order-id")
+        if group is None or not order["legs"][0]["action"].endswith("Close"):
+            return False
+        view = self._world.exchange.exchange_view()
+        mates = (o for o in view if o.get("complex-order-id") == group and o["id"] != order["id"])
+        return any(o["legs"][0]["action"].endswith("Close") and o["legs"][0]["fills"] for o in mates)
 
     def _fill_sibling(self, symbol: str, order_id: int) -> None:
         world = self._world

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Quotes = dict[str, tuple[Decimal, Decimal]]
 _SIZE = Decimal(10)
+# The watch asks for the level of the feed alone, once a second.
+_HEALTH = QuoteHealth(FeedState(True, 1, None), None, 0, 0, (), 0, None)
 
 
 class SimQuoteFeed:
@@ -55,7 +57,7 @@ class SimQuoteFeed:
 
     @property
     def health(self) -> QuoteHealth:
-        return QuoteHealth(self.feed, None, len(self._wanted), len(self._latest), (), 0, None)
+        return _HEALTH
 
     def _delay_s(self) -> float:
         return self._world.plan.latency_ms / 1000 * self._world.plan.random("quotes").uniform(0.2, 0.8)

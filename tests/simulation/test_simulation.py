@@ -336,7 +336,7 @@ class TestChecker:
         assert "nobody is told" not in self.found()
 
     def test_daemon_that_is_not_ready_after_the_faults_have_stopped(self) -> None:
-        self.truth["lives"][-1]["ready_us"] = None
+        self.truth["lives"][-1].update(ready_us=None, started_us=self.truth["calm_at_us"])
         assert "L5" in self.found()
 
     def test_flood_of_requests(self) -> None:

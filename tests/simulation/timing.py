@@ -20,6 +20,7 @@ _QUIET_US = 40 * _SECOND_US
 _PROTECTED_US = 2 * _SECOND_US  # L2, from the end of the entry
 _SIBLING_US = 5 * _SECOND_US  # L3, from the fill that leaves nothing open
 _READY_US = 10 * _SECOND_US  # L5, with the patience for a stream that does not come
+_READY_AFTER_FAULTS_US = 27 * _SECOND_US
 _RECORD_US = 3 * _SECOND_US  # between the time without protection by the log and by the record
 _ALARM_US = 28 * _SECOND_US  # L8, beyond the limit of the settings: a fill that the stream lost is found by a sweep
 # A daemon that cannot read cannot know.
@@ -36,14 +37,17 @@ def timing(truth: Json, dump: Json) -> list[str]:
     found = _ready(truth, quiet) + _requests(truth)
     # A close, or a target in the stop's place, covers what is open and is not what the request asks to rest.
     closing = {line["bracket_id"] for line in dump["journal"] if line["to"] == "CLOSING"}
+    is_ordinary = not _SLOW_RULES.intersection(truth["classes"])
+    if not is_ordinary and _BLINDING.intersection(truth["classes"]):
+        return found
     for bracket_id, bracket in books.brackets.items():
         story = _Story(truth, books, bracket_id)
-        is_ordinary = not _SLOW_RULES.intersection(truth["classes"])
         if is_ordinary and not books.is_taken_by_hand(bracket_id):
             found += [f"{bracket['client_ref']}: {text}" for text in _in_time(truth, quiet, story, bracket_id)]
             if bracket_id not in closing and bracket["protection"] != "watched":
                 found += [f"{bracket['client_ref']}: {text}" for text in _record(quiet, story, bracket)]
-        found += [f"{bracket['client_ref']}: {text}" for text in _alarmed(truth, story, bracket)]
+        if bracket["outcome"] != "RELEASED":  # what becomes of it then is nobody's here
+            found += [f"{bracket['client_ref']}: {text}" for text in _alarmed(truth, story, bracket)]
     return found
 
 
@@ -223,11 +227,13 @@ def _ready(truth: Json, quiet: _Quiet) -> list[str]:
     for life in truth["lives"]:
         began_us = max(life["started_us"], truth["calm_at_us"] or truth["end_us"])
         until_us = truth["end_us"] if life["ended_us"] is None else life["ended_us"]
-        is_late = until_us - began_us > _READY_US and (
-            life["ready_us"] is None or life["ready_us"] - began_us > _READY_US
+        # What was asked for under faults may be answered long after them.
+        bound_us = _READY_US if life["started_us"] >= began_us else _READY_AFTER_FAULTS_US
+        is_late = until_us - began_us > bound_us and (
+            life["ready_us"] is None or life["ready_us"] - began_us > bound_us
         )
         if is_late and not life["is_ousted"]:
-            found.append(f"L5 run {life['number']} was not ready {_READY_US / _SECOND_US:g} s after the faults stopped")
+            found.append(f"L5 run {life['number']} was not ready {bound_us / _SECOND_US:g} s after the faults stopped")
     return found
 
 

@@ -39,7 +39,7 @@ ACCOUNT = AccountNumber("5WT00001")
 # What the daemon itself says of errors of its own. A store that fails and the end that follows are the world's doing.
 _EXPECTED_ERRORS = frozenset({"store_failed", "task_failed", "acceptance_failed", "clean_stop_not_recorded"})
 # Of these something may arrive long after the faults have stopped.
-_LATE = frozenset({"late_acceptance", "frames_stale", "frames_delayed", "store_slow"})
+_LATE = frozenset({"late_acceptance", "frames_stale", "frames_delayed", "store_slow", "slow"})
 _MOST_POSTS = 150  # orders one bracket may send in the minutes of a run; a runaway sends thousands
 
 
@@ -519,14 +519,15 @@ class World:
         """Until nothing is left to wait for, or 300 s: longer than any window of the daemon."""
         from tests.simulation.checker import liveness
 
-        # What is still on its way, of orders and frames, arrives; where nothing is, a sweep or two are enough.
-        self._pass(30.0 if _LATE.intersection(self.plan.rates) else 12.0)
+        # What is still on its way arrives; where nothing is, one sweep is enough.
+        self._pass(30.0 if _LATE.intersection(self.plan.rates) else self.settings.reconcile_interval_s + 8.0)
         for _ in range(10):
             self._resume()
             if not liveness(self.truth(), self.dump()):
-                break
+                self._pass(1.0)
+                if not liveness(self.truth(), self.dump()):
+                    return
             self._pass(30.0)
-        self._pass(1.0)
 
     def _close(self) -> None:
         for task in asyncio.all_tasks(self.loop):

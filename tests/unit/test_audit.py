@@ -300,16 +300,33 @@ def larger(spec: Any) -> None:
         leg["quantity"] = 2
 
 
+def larger_there(views: Any) -> None:
+    for view in views:
+        for leg in view["legs"]:
+            leg.update(quantity=2, remaining=2)
+
+
 def test_exit_larger_than_the_open_position_violates_s6(database: Database) -> None:
     database.edit(STOP, "spec_json", larger)
+    database.edit(STOP, "views_json", larger_there)
     database.set_order(STOP, "quantity", 2)
     found = database.found()
     assert {violation.rule for violation in found} == {"S6"}
     assert found[0].text == "stop orders still work 2 of it with 1 of AAPL  261218C00155000 open"
 
 
+def test_member_of_a_group_that_the_broker_has_taken_down_works_for_what_is_left_of_it(database: Database) -> None:
+    """Found by the simulation: the target had filled in part, and the audit counted the whole of the stop."""
+    database.edit(STOP, "spec_json", larger)
+    database.set_order(STOP, "quantity", 2)
+    assert "S6" not in database.rules()
+    database.set_order(STOP, "group_id", None)
+    assert "S6" in database.rules()
+
+
 def test_s6_leaves_out_what_is_unknown_what_has_just_changed_and_the_second_half_of_a_move(database: Database) -> None:
     database.edit(STOP, "spec_json", larger)
+    database.edit(STOP, "views_json", larger_there)
     database.set_order(STOP, "quantity", 2)
     assert database.rules(now_us=START_US + 4_000_000) == []
     assert database.rules(now_us=START_US + 6_000_000) == ["S6"]
@@ -326,6 +343,7 @@ def test_s6_leaves_out_what_is_unknown_what_has_just_changed_and_the_second_half
 
 def test_bracket_that_only_looks_at_the_clock_is_judged_all_the_same(database: Database) -> None:
     database.edit(STOP, "spec_json", larger)
+    database.edit(STOP, "views_json", larger_there)
     database.set_order(STOP, "quantity", 2)
     database.journal(WORKING, "EXITS_LIVE", "EXITS_LIVE", event="TimeReached", at_us=NOW_US)
     assert database.rules() == ["S6"]

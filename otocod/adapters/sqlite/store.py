@@ -531,3 +531,6 @@ def _disk_errors() -> Iterator[None]:
             raise
         detail = str(error.orig) if isinstance(error, DBAPIError) else str(error)
         raise DiskFailed(kind, detail) from error
+    except UnicodeDecodeError as error:
+        # What should have been the driver's own error: it cannot put a text that is none into words.
+        raise DiskFailed(FailureKind.CORRUPT, str(error)) from error
