@@ -242,6 +242,10 @@ def complete_fills(turn: Turn) -> None:
     if turn.now_us < asked_us + FILLS_READ_AFTER_US:
         turn.wake(asked_us + FILLS_READ_AFTER_US)
     elif turn.now_us < asked_us + FILLS_SOUGHT_FOR_US:
+        due_us = turn.bracket.wake_at_us
+        if due_us is not None and turn.now_us < due_us:
+            turn.wake(due_us)  # each answer is news too: without this, every read would ask for the next one
+            return
         for order in missing:
             if order.broker_order_id is not None:
                 turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))

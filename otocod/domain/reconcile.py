@@ -17,8 +17,10 @@ def attribute(bracket: Bracket, report: OrderReport) -> ExternalIdentifier | Non
     """
     predecessor = _holder(bracket, report.replaces) if report.replaces is not None else None
     if predecessor is not None and report.external_identifier in (None, predecessor.external_identifier):
+        # What a person put in its place before is in the chain as well, and is not our move.
+        known = _holder(bracket, report.broker_order_id)
         move = _move_of(bracket, predecessor)
-        return (move or predecessor).external_identifier
+        return (known or move or predecessor).external_identifier
     if report.external_identifier is not None and _is_ours(bracket, report.external_identifier):
         return report.external_identifier
     holder = _holder(bracket, report.broker_order_id) or predecessor

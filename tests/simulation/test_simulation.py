@@ -48,6 +48,7 @@ REGRESSIONS = {
     23311: "an exit of an earlier run was heard of before the entry's fill, and its bracket froze for it",
     21217: "as 1397: a member that ended under a clock set back was not looked at for an hour",
     33002: "an id made by a decision whose commit was still under way was posted by the next one",
+    61874: "missing fills were asked for again with every answer: hundreds of reads a second",
     20312: "a clock that ran ahead at the acceptance made listings begin too late: a working stop was given up",
     30368: "an exit filled although its entry had not, and the bracket was closed in silence",
     30437: "a dead double stood for an order that a person had moved: it counted as ended while it worked",
