@@ -52,10 +52,13 @@ from otocod.adapters.tastytrade.rest import TastytradeBroker
 from otocod.adapters.tastytrade.sessions import BrokerSessions
 from otocod.adapters.tastytrade.streamer import StreamerTimes, TastytradeStreamer
 from otocod.adapters.tastytrade.streamer_symbols import StreamerSymbols
+from otocod.adapters.web.entry import Door, TokenUnusable, token_in
+from otocod.adapters.web.page import Place, WebPage
 from otocod.adapters.zones import is_zone, zone_offsets
 from otocod.config import AlertSettings, Environment, LimitSettings, Loaded, Settings, config_path
 from otocod.domain.brackets import OnDoubleExit, OnUnprotectable, Policy
 from otocod.domain.ids import BracketId, RequestId
+from otocod.engine.board import Board
 from otocod.engine.health import Health, engine_checks
 from otocod.engine.limits import DAY_US, RiskLimits
 from otocod.engine.operator import OperatorService
@@ -86,7 +89,7 @@ def run(loaded: Loaded) -> int:
     logs.configure(
         settings.log_format,
         settings.log_level,
-        secrets=(settings.client_secret.reveal(), settings.refresh_token.reveal(), *settings.alerts.secrets),
+        secrets=settings.secrets,
         accounts=settings.accounts,
     )
     for warning in loaded.warnings:
@@ -263,15 +266,19 @@ class _Daemon:
         await self._load_usage(supervisor)
         self.deadman = deadman = self._dead_man(settings.alerts)
         reads = SqliteReadModel(settings.state_db, self.clock)
+        service = OperatorService(supervisor, reads, self)
         admin = AdminSocket(
-            OperatorService(supervisor, reads, self),
+            service,
             settings.socket,
             (*metrics.routes(figures), *alert_routes.routes(alerts, deadman, settings.state_db, self.clock)),
         )
         port = MetricsPort(figures, settings.metrics.port) if settings.metrics.port else None
+        page = self._web_page(service.board)
         self._catch_signals(supervisor)
         try:
             await admin.start()
+            if page is not None:
+                await page.start()
             if port is not None:
                 await port.start()
             await queue.start(supervisor.intake.take)
@@ -283,6 +290,8 @@ class _Daemon:
                 ]
                 if deadman is not None:
                     beside.append(group.create_task(deadman.run()))
+                if page is not None:
+                    beside.append(group.create_task(service.board.run()))
                 try:
                     await supervisor.run()
                 finally:
@@ -297,6 +306,8 @@ class _Daemon:
             await admin.stop()
             if port is not None:
                 await port.stop()
+            if page is not None:
+                await page.stop()
             await alerts.close()
             if deadman is not None:
                 await deadman.close()
@@ -305,6 +316,19 @@ class _Daemon:
             await store.close()
         log.info("stopped")
         return EXIT_DONE
+
+    def _web_page(self, board: Board) -> WebPage | None:
+        """None if none is wanted, or if its token cannot be had: that is no reason not to trade."""
+        settings = self.settings.web
+        if not settings.port:
+            return None
+        try:
+            token = token_in(self.settings.web_token) if settings.token is None else settings.token.reveal()
+        except (OSError, TokenUnusable) as error:
+            log.error("web_failed", error=str(error))
+            return None
+        logs.hide(token)
+        return WebPage(board, Door(token, time.monotonic), Place(settings.listen, settings.port, settings.hosts))
 
     async def _authenticator(self, store: Store, transport: Transport) -> Authenticator:
         remembered = (await store.settings()).get(_LOGIN_FAILURES)

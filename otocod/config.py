@@ -313,6 +313,43 @@ class MetricsSettings(BaseModel):
     port: Annotated[int, About("port on 127.0.0.1 that serves /metrics; 0: none", "", 0, 65535)] = 0
 
 
+_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+# A password made up by a person is guessed in time; 20 characters of a generator are not.
+_WEB_TOKEN_MIN = 20
+
+
+def _loopback(address: str) -> str:
+    if not _is_loopback(address) or address == "localhost":
+        raise _invalid("must be an address of this machine alone: 127.0.0.1 or ::1")
+    return address
+
+
+def _hosts(value: object) -> tuple[str, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise _invalid("must be host names: a list in the file, comma-separated in the environment")
+    names = tuple(part.strip().lower() for part in parts if part.strip())
+    for name in names:
+        if not _HOST.fullmatch(name):
+            raise _invalid(f"no host name: {name!r}")
+    return names
+
+
+class WebSettings(BaseModel):
+    """Section `web`: a page that shows and changes nothing, on loopback."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    port: Annotated[int, About("port that serves the web page; 0: none", "", 0, 65535)] = 0
+    listen: Annotated[str, AfterValidator(_loopback), About("loopback address it is served at")] = "127.0.0.1"
+    hosts: Annotated[
+        tuple[str, ...], BeforeValidator(_hosts), About("names under which a proxy on this machine serves it by https")
+    ] = ()
+    token: Annotated[
+        Secret | None, About("what it is logged into with; credential otocod-web-token, else made in data_dir")
+    ] = None
+
+
 class Settings(BaseSettings):
     """Everything an operator can set. Made by `load_settings`; all paths and addresses are resolved."""
 
@@ -363,6 +400,7 @@ class Settings(BaseSettings):
     limits: LimitSettings = LimitSettings()
     alerts: AlertSettings = AlertSettings()
     metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -385,6 +423,17 @@ class Settings(BaseSettings):
     @property
     def state_db(self) -> Path:
         return self.data_dir / "state.db"
+
+    @property
+    def web_token(self) -> Path:
+        """Where the page's token is made when no credential holds one."""
+        return self.data_dir / "web-token"
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must never be shown, for whoever masks output."""
+        found = (self.client_secret, self.refresh_token, self.web.token)
+        return (*(each.reveal() for each in found if each is not None), *self.alerts.secrets)
 
     @property
     def lock(self) -> Path:
@@ -442,12 +491,14 @@ _CREDENTIALS = {
     "alerts.smtp_password": "otocod-smtp-password",
     "alerts.apprise_urls": "otocod-apprise-urls",
     "alerts.deadman_url": "otocod-deadman-url",
+    "web.token": "otocod-web-token",
 }
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "accept_versions": AcceptVersions,
     "limits": LimitSettings,
     "alerts": AlertSettings,
     "metrics": MetricsSettings,
+    "web": WebSettings,
 }
 
 
@@ -759,7 +810,15 @@ def _contradictions(valid: Mapping[str, Any]) -> list[str]:
             problem = _address_problem(environment, name, valid[name])
             if problem:
                 problems.append(f"{name}: {problem}")
-    return [*problems, *_path_problems(valid), *_alert_problems(valid)]
+    return [*problems, *_path_problems(valid), *_alert_problems(valid), *_port_problems(valid)]
+
+
+def _port_problems(valid: Mapping[str, Any]) -> Iterator[str]:
+    token = valid.get("web.token")
+    if token is not None and len(token.reveal()) < _WEB_TOKEN_MIN:
+        yield f"web.token: must have at least {_WEB_TOKEN_MIN} characters; make one with: openssl rand -hex 32"
+    if valid.get("web.port") and valid["web.port"] == valid.get("metrics.port"):
+        yield "web.port: is the port of the metrics too; give each its own"
 
 
 def _alert_problems(valid: Mapping[str, Any]) -> Iterator[str]:

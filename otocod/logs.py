@@ -73,6 +73,9 @@ EVENTS: Mapping[str, str] = {
     "stream_up": "the account streamer is subscribed",
     "task_failed": "a task of the daemon ended that must not; the daemon ends to be started whole",
     "time_exit_unknown": "when a time exit is due cannot be told yet: calendar or time zone do not say",
+    "web_failed": "the web page cannot be served, or one call of it ended in a bug of ours; everything else goes on",
+    "web_login": "somebody logged into the web page",
+    "web_login_refused": "somebody tried to log into the web page with a wrong token",
 }
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -103,9 +103,11 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
     app.add_routes(
         [
             web.get("/v1/status", routes.status),
+            web.get("/v1/overview", routes.overview),
             web.get("/v1/brackets", routes.brackets),
             web.get("/v1/brackets/{bracket}", routes.bracket),
             web.get("/v1/brackets/{bracket}/explain", routes.explain),
+            web.get("/v1/brackets/{bracket}/view", routes.view),
             web.post("/v1/brackets/{bracket}/cancel", routes.cancel),
             web.post("/v1/brackets/{bracket}/close", routes.close),
             web.post("/v1/brackets/{bracket}/change", routes.change),
@@ -258,6 +260,12 @@ class _Routes:
 
     async def status(self, request: web.Request) -> web.Response:
         return json_answer(await self._service.status())
+
+    async def overview(self, request: web.Request) -> web.Response:
+        return json_answer(await self._service.overview())
+
+    async def view(self, request: web.Request) -> web.Response:
+        return json_answer(await self._service.view(_name(request)))
 
     async def brackets(self, request: web.Request) -> web.Response:
         return json_answer(await self._service.brackets(query_of(request, "state", "account", "open", "attention")))

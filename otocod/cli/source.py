@@ -49,8 +49,8 @@ def open_source() -> Iterator[Source]:
     if client.is_up():
         yield _FromDaemon(client)
         return
-    with _database(where.state_db) as source:
-        yield source
+    with database(where.state_db) as connection:
+        yield _FromFile(connection)
 
 
 class _FromDaemon:
@@ -119,14 +119,15 @@ def require_database(path: Path) -> None:
 
 
 @contextmanager
-def _database(path: Path) -> Iterator[Source]:
+def database(path: Path) -> Iterator[sqlite3.Connection]:
+    """The database for reading. Raises Failed, also for what goes wrong while it is read."""
     require_database(path)
     from otocod.adapters.sqlite import readmodel
 
     try:
         connection = readmodel.open_readonly(path)
         try:
-            yield _FromFile(connection)
+            yield connection
         finally:
             connection.close()
     except (readmodel.BracketNotFound, readmodel.BracketAmbiguous) as error:

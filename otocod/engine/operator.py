@@ -28,6 +28,7 @@ from otocod.domain.request import parse_request
 from otocod.domain.request_types import RequestRefused
 from otocod.domain.specs import OrderSpec, Role
 from otocod.domain.spreads import spread_of
+from otocod.engine.board import Board
 from otocod.engine.halts import HaltLevel
 from otocod.engine.intake import exchange_day
 from otocod.engine.reconciler import SECOND_US
@@ -50,6 +51,7 @@ class ReadModel(Protocol):
     async def bracket(self, bracket_id: BracketId) -> JsonObject: ...
     async def events(self, bracket_id: BracketId | None, after_seq: int, limit: int) -> JsonList: ...
     async def summary(self) -> JsonObject: ...
+    async def lately_closed(self, limit: int) -> JsonList: ...
     async def audit(self, broker_orders: JsonList | None, positions: Mapping[str, Mapping[str, int]]) -> JsonObject: ...
     async def backup(self, to: str) -> JsonObject: ...
 
@@ -69,6 +71,7 @@ class OperatorService:
         self._supervisor = supervisor
         self._reads = reads
         self._surroundings = surroundings
+        self.board = Board(supervisor, reads, surroundings)
 
     # Reads.
 
@@ -97,6 +100,12 @@ class OperatorService:
             "requests_waiting": supervisor.intake.waiting,
             **await self._reads.summary(),
         }
+
+    async def overview(self) -> JsonObject:
+        return await self.board.overview()
+
+    async def view(self, bracket: str, /) -> JsonObject:
+        return await self.board.view(bracket)
 
     async def brackets(self, filters: Mapping[str, str], /) -> JsonList:
         return await self._reads.brackets(filters)

@@ -6,7 +6,7 @@ reached, and when its quotes become usable or cease to be. Both are conclusions 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -28,14 +28,23 @@ UNUSABLE_AFTER_US = 3_000_000
 TELL_BEST_EVERY_US = 1_000_000
 # The broker's word for a quote token whose quotes are late by minutes, as the sandbox's are: no protection.
 DELAYED_LEVEL = "demo"
+# People look at screens: so many brackets' quotes are fetched for them, for so long after each look.
+SHOWN_MOST = 50
+SHOWN_FOR_US = 60_000_000
 # A bracket that did not act on what it was told (it was held, or busy with something else) is told again.
 TELL_AGAIN_US = 10_000_000
 
 
 @dataclass(slots=True)
-class _Watcher:
+class _Spectacle:
+    """What a person looks at: quotes to show, by which nothing is decided."""
+
     legs: tuple[Leg, ...]  # of the closing order, one unit
     bounds: Bounds
+
+
+@dataclass(slots=True)
+class _Watcher(_Spectacle):
     watched: Watched | None = None
     watch: Watch | None = None
     state: WatchState = EMPTY
@@ -57,6 +66,8 @@ class QuoteWatch:
         self._by_symbol: dict[str, set[BracketId]] = {}
         self._is_want_due = False
         self._is_delayed = False
+        self._shown: dict[BracketId, _Spectacle] = {}
+        self._shown_until_us = 0
 
     # What is watched.
 
@@ -87,19 +98,28 @@ class QuoteWatch:
         return self._feed.health
 
     def quote_of(self, bracket_id: BracketId) -> SpreadQuote | QuoteFault | None:
-        """What the quotes of a watched bracket say now; None if nothing is watched."""
-        watcher = self._watchers.get(bracket_id)
-        return None if watcher is None else self._look(watcher)
+        """What the quotes of a watched or shown bracket say now; None if nobody asked for them."""
+        seen = self._watchers.get(bracket_id) or self._shown.get(bracket_id)
+        return None if seen is None else self._look(seen)
+
+    @property
+    def quoted_names(self) -> tuple[BracketId, ...]:
+        """The brackets that `quote_of` says something of."""
+        return tuple({**self._watchers, **self._shown})
+
+    def show(self, brackets: Iterable[Bracket]) -> None:
+        """Somebody looks at these now: quotes of the first SHOWN_MOST are fetched too, until nobody looks any more."""
+        self._shown_until_us = self._clock.now_us() + SHOWN_FOR_US
+        wanted = [each for each in brackets if each.state is not BracketState.CLOSED][:SHOWN_MOST]
+        if self._shown.keys() == {each.bracket_id for each in wanted}:
+            return
+        self._shown = {
+            each.bracket_id: self._shown.get(each.bracket_id) or _Spectacle(*_closing(each)) for each in wanted
+        }
+        self._want_soon()
 
     def _add(self, bracket: Bracket) -> _Watcher:
-        spread = spread_of(bracket.request.entry.legs)
-        watcher = _Watcher(
-            closing_legs(bracket.request.entry.legs, 1),
-            Bounds(
-                dearest=spread.largest_debit_to_close,
-                cheapest=None if spread.largest_credit_to_close is None else -spread.largest_credit_to_close,
-            ),
-        )
+        watcher = _Watcher(*_closing(bracket))
         self._watchers[bracket.bracket_id] = watcher
         for leg in watcher.legs:
             self._by_symbol.setdefault(leg.symbol, set()).add(bracket.bracket_id)
@@ -125,8 +145,8 @@ class QuoteWatch:
         self._is_want_due = False
         wanted = {
             leg.symbol: Instrument(leg.instrument_type, leg.symbol)
-            for watcher in self._watchers.values()
-            for leg in watcher.legs
+            for seen in (*self._watchers.values(), *self._shown.values())
+            for leg in seen.legs
         }
         self._feed.want(wanted.values())
 
@@ -153,18 +173,21 @@ class QuoteWatch:
 
     def look_at_all(self) -> None:
         self._is_delayed = self._feed.health.level == DELAYED_LEVEL
+        if self._shown and self._clock.now_us() > self._shown_until_us:
+            self._shown = {}
+            self._want_soon()
         for bracket_id in tuple(self._watchers):
             self._look_at(bracket_id)
 
-    def _look(self, watcher: _Watcher) -> SpreadQuote | QuoteFault:
+    def _look(self, seen: _Spectacle) -> SpreadQuote | QuoteFault:
         if self._is_delayed:
             return QuoteFault(QuoteReason.STALE, "this account's quotes are delayed")
         quotes: dict[str, LegQuote] = {}
-        for leg in watcher.legs:
+        for leg in seen.legs:
             quote = self._feed.latest(leg.symbol)
             if quote is not None:
                 quotes[leg.symbol] = quote
-        return spread_quote(watcher.legs, quotes, self._feed.feed, self._clock.now_us(), bounds=watcher.bounds)
+        return spread_quote(seen.legs, quotes, self._feed.feed, self._clock.now_us(), bounds=seen.bounds)
 
     def _look_at(self, bracket_id: BracketId) -> None:
         watcher = self._watchers.get(bracket_id)
@@ -213,6 +236,15 @@ class QuoteWatch:
         if watcher.told != told and now_us - watcher.fault_since_us >= UNUSABLE_AFTER_US:
             watcher.told = told
             self._deliver(bracket_id, QuotesJudged(False, quote.reason.is_gap, f"{quote.reason}: {quote.detail}"))
+
+
+def _closing(bracket: Bracket) -> tuple[tuple[Leg, ...], Bounds]:
+    spread = spread_of(bracket.request.entry.legs)
+    bounds = Bounds(
+        dearest=spread.largest_debit_to_close,
+        cheapest=None if spread.largest_credit_to_close is None else -spread.largest_credit_to_close,
+    )
+    return closing_legs(bracket.request.entry.legs, 1), bounds
 
 
 def _wants_quotes(bracket: Bracket) -> bool:

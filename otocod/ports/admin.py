@@ -59,6 +59,15 @@ class AdminService(Protocol):
         """One bracket as `show --json` prints it."""
         ...
 
+    async def overview(self) -> JsonObject:
+        """What a person looks at: running, health, counts (by state), attention, the most urgent open brackets as
+        `engine.picture.picture_of`, unshown (open ones left out), closed (lately). At most a few hundred rows."""
+        ...
+
+    async def view(self, bracket: str, /) -> JsonObject:
+        """One bracket looked at closely. Keys: bracket (its picture), orders, story, fills, course (points, told)."""
+        ...
+
     async def events(self, bracket: str | None, /, *, after_seq: int, limit: int, wait_s: float) -> JsonList:
         """Journal entries with a sequence number above `after_seq`, in order; waits up to `wait_s` for the first."""
         ...

@@ -122,6 +122,9 @@ class _Reads:
     async def bracket(self, bracket_id: BracketId) -> JsonObject:
         return {"bracket_id": bracket_id}
 
+    async def lately_closed(self, limit: int) -> JsonList:
+        raise NotImplementedError
+
     async def summary(self) -> JsonObject:
         return {}
 

@@ -62,6 +62,12 @@ class FakeService:
         self._ask("status")
         return {"ready": True}
 
+    async def overview(self) -> JsonObject:
+        return self._ask("overview")
+
+    async def view(self, bracket: str, /) -> JsonObject:
+        return self._ask("view", bracket)
+
     async def brackets(self, filters: Mapping[str, str], /) -> JsonList:
         return [self._ask("brackets", dict(filters))]
 
@@ -228,9 +234,13 @@ async def test_commands_carry_who_asked_as_the_kernel_says(tmp_path: Path) -> No
 async def test_filters_and_paging_reach_the_service_within_their_bounds(tmp_path: Path) -> None:
     async with serving(tmp_path / "s") as served:
         await served.get("/v1/brackets", state="CLOSED", open="1")
+        await served.get("/v1/overview")
+        await served.get(bracket_path("b1", "view"))
         await served.get("/v1/events", bracket="b1", after=7, limit=10**9, wait_s=10**9)
         assert served.service.asked == [
             ("brackets", {"state": "CLOSED", "open": "1"}),
+            ("overview",),
+            ("view", "b1"),
             ("events", "b1", 7, EVENTS_LIMIT_MAX, EVENTS_WAIT_MAX_S),
         ]
 

@@ -437,3 +437,46 @@ def test_limits_are_money_and_counts_and_may_change_while_it_runs(tmp_path: Path
     assert reloaded.settings.metrics == before.metrics
     for wrong in ("-1", "true", "nan", "many"):
         assert "limits.risk_per_day" in problems(PAPER | {"OTOCOD_LIMITS__RISK_PER_DAY": wrong})
+
+
+# The web page.
+
+
+def test_web_page_is_off_and_on_loopback_unless_asked_for() -> None:
+    settings = load_settings(None, PAPER).settings
+    assert (settings.web.port, settings.web.listen, settings.web.hosts, settings.web.token) == (
+        0,
+        "127.0.0.1",
+        (),
+        None,
+    )
+    assert settings.web_token == settings.data_dir / "web-token"
+
+
+def test_web_token_comes_from_a_credential_and_is_never_shown(credentials: Path) -> None:
+    (credentials / "otocod-web-token").write_text(f"{CANARY}-{'x' * 20}\n")
+    environ = live("production", credentials, OTOCOD_WEB__PORT="8443", OTOCOD_WEB__HOSTS="Box.example.net, b.c")
+    loaded = load_settings(None, environ)
+    assert loaded.settings.web.hosts == ("box.example.net", "b.c")
+    assert f"{CANARY}-{'x' * 20}" in loaded.settings.secrets
+    assert CANARY not in str(describe(loaded.settings, loaded.sources))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"LISTEN": "0.0.0.0"}, "an address of this machine alone"),
+        ({"LISTEN": "192.168.1.4"}, "an address of this machine alone"),
+        ({"LISTEN": "localhost"}, "an address of this machine alone"),
+        ({"HOSTS": "https://box"}, "no host name"),
+        ({"HOSTS": "box:8443"}, "no host name"),
+        ({"TOKEN": "short"}, "at least 20 characters"),
+        ({"PORT": "70000"}, "must be between 0 and 65535"),
+        ({"PORT": "9400"}, "the port of the metrics too"),
+    ],
+)
+def test_web_settings_that_cannot_work_are_named(settings: dict[str, str], words: str) -> None:
+    environ = PAPER | {"OTOCOD_METRICS__PORT": "9400"}
+    found = problems(environ | {f"OTOCOD_WEB__{name}": value for name, value in settings.items()})
+    assert words in found
+    assert "short" not in found

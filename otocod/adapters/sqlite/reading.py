@@ -51,6 +51,10 @@ class SqliteReadModel:
             )
         )
 
+    async def lately_closed(self, limit: int) -> JsonList:
+        now_us = self._clock.now_us()
+        return await self._read(lambda connection: readmodel.lately_closed(connection, limit=limit, now_us=now_us))
+
     async def bracket(self, bracket_id: BracketId) -> JsonObject:
         now_us = self._clock.now_us()
         return await self._read(lambda connection: readmodel.show_bracket(connection, bracket_id, now_us=now_us))

@@ -89,6 +89,20 @@ def list_brackets(
     return [_bracket(row, _now_us(now_us)) for row in connection.execute(query, values)]
 
 
+def lately_closed(connection: sqlite3.Connection, *, limit: int, now_us: int | None = None) -> list[Json]:
+    """Closed brackets, the newest first, those that a person must look at before all others; with `closed_at`."""
+    found: list[Json] = []
+    for condition in ("attention IS NOT NULL AND state = 'CLOSED'", "attention IS NULL AND state = 'CLOSED'"):
+        query = (
+            f"SELECT {_BRACKET_COLUMNS}, closed_at_us FROM brackets WHERE {condition}"  # noqa: S608 - words of ours
+            " ORDER BY created_at_us DESC LIMIT ?"
+        )
+        for row in connection.execute(query, (limit - len(found),)):
+            at_us = row["closed_at_us"]
+            found.append(_bracket(row, _now_us(now_us)) | {"closed_at": None if at_us is None else at_text(at_us)})
+    return found
+
+
 def show_bracket(connection: sqlite3.Connection, bracket_id: str, *, now_us: int | None = None) -> Json:
     """One bracket in the shape of `show --json`. Raises BracketNotFound."""
     with _one_moment(connection):

@@ -26,6 +26,7 @@ class Reads:
         self._store = daemon.store
         self.audited: list[tuple[JsonList | None, Mapping[str, Mapping[str, int]]]] = []
         self.journal: JsonList = []
+        self.shown: JsonObject = {}
 
     async def find(self, named: str) -> BracketId:
         for known, bracket in self._store._brackets.items():
@@ -38,13 +39,16 @@ class Reads:
 
     async def bracket(self, bracket_id: BracketId) -> JsonObject:
         found = self._store._brackets[bracket_id]
-        return {"bracket_id": bracket_id, "state": found.state.value, "attention": found.attention}
+        return {"bracket_id": bracket_id, "state": found.state.value, "attention": found.attention, **self.shown}
 
     async def events(self, bracket_id: BracketId | None, after_seq: int, limit: int) -> JsonList:
         return [entry for entry in self.journal if entry["seq"] > after_seq][:limit]
 
     async def summary(self) -> JsonObject:
         return {"counts": {}, "unknown_outcomes": 0, "attention": [], "longest_unprotected_s": None}
+
+    async def lately_closed(self, limit: int) -> JsonList:
+        return [{"bracket_id": "closed", "client_ref": "old", "attention": None}][:limit]
 
     async def audit(self, broker_orders: JsonList | None, positions: Mapping[str, Mapping[str, int]]) -> JsonObject:
         self.audited.append((broker_orders, positions))

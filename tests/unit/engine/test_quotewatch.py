@@ -1,14 +1,15 @@
 """From quotes to the two things a bracket is told: reached, and usable or not."""
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from decimal import Decimal
 
 from otocod.domain.brackets import Bracket, BracketState, Watched, WatchKind
 from otocod.domain.events import Event, QuotesJudged, WatchTriggered
 from otocod.domain.ids import BracketId
-from otocod.domain.quotes import FeedState, LegQuote
+from otocod.domain.quotes import FeedState, LegQuote, SpreadQuote
 from otocod.domain.specs import Protection
-from otocod.engine.quotewatch import WANT_AFTER_S, QuoteWatch
+from otocod.engine.quotewatch import SHOWN_FOR_US, SHOWN_MOST, WANT_AFTER_S, QuoteWatch
 from otocod.ports.quotes import Instrument, QuoteEvent, QuoteHealth, QuotesChanged, QuotesDown
 from tests.support.core import Core
 from tests.support.desk import LONG, SECOND_US, SHORT, START_US
@@ -178,3 +179,39 @@ async def test_bracket_in_another_mode_wants_no_quotes() -> None:
     assert desk.feed.wanted == [set()]
     assert desk.watch.quote_of(desk.bracket.bracket_id) is None
     assert desk.clock.now_us() >= START_US
+
+
+async def test_what_a_person_looks_at_is_quoted_while_they_look_and_nothing_is_decided_by_it() -> None:
+    desk = Desk()
+    core = Core(Protection.NATIVE_OCO)
+    core.fill_entry()
+    core.confirm_exits()
+    looked_at = replace(core.bracket, bracket_id=BracketId("looked-at"))
+    desk.watch.forget(desk.bracket.bracket_id)
+    assert desk.watch.quote_of(looked_at.bracket_id) is None
+    desk.watch.show([looked_at, replace(looked_at, bracket_id=BracketId("over"), state=BracketState.CLOSED)])
+    await pass_s(2 * WANT_AFTER_S)
+    assert desk.feed.wanted[-1] == {SHORT, LONG}
+    desk.closes_at("0.70", "0.35")
+    quote = desk.watch.quote_of(looked_at.bracket_id)
+    assert isinstance(quote, SpreadQuote)
+    assert quote.natural == Decimal("0.35")
+    assert list(desk.watch.quoted_names) == [looked_at.bracket_id]
+    desk.told.clear()
+    await desk.pass_s(5)
+    assert desk.told == []
+    desk.watch.show([looked_at])
+    await desk.pass_s(SHOWN_FOR_US // SECOND_US)
+    assert list(desk.watch.quoted_names) == [looked_at.bracket_id]
+    await desk.pass_s(2)
+    await pass_s(2 * WANT_AFTER_S)
+    assert list(desk.watch.quoted_names) == []
+    assert desk.feed.wanted[-1] == set()
+
+
+async def test_only_so_many_brackets_are_quoted_for_people() -> None:
+    desk = Desk()
+    core = Core(Protection.NATIVE_OCO)
+    core.fill_entry()
+    desk.watch.show([replace(core.bracket, bracket_id=BracketId(f"b{n}")) for n in range(SHOWN_MOST + 5)])
+    assert len(desk.watch.quoted_names) == SHOWN_MOST + 1  # and the one that is watched

@@ -16,6 +16,7 @@ from otocod.adapters.sqlite.readmodel import (
     alarms,
     events,
     find_bracket,
+    lately_closed,
     list_brackets,
     open_readonly,
     show_bracket,
@@ -237,6 +238,10 @@ def test_a_missing_file_is_not_made(tmp_path: Path) -> None:
         ("SELECT bracket_id FROM brackets WHERE bracket_id >= 'a' AND bracket_id < 'b'", "PRIMARY KEY"),
         ("SELECT * FROM brackets WHERE 1 AND state <> 'CLOSED' ORDER BY created_at_us, bracket_id", "ix_brackets_open"),
         ("SELECT * FROM brackets WHERE attention IS NOT NULL", "ix_brackets_attention"),
+        (
+            "SELECT * FROM brackets WHERE attention IS NULL AND state = 'CLOSED' ORDER BY created_at_us DESC LIMIT 9",
+            "ix_brackets_created_at_us",
+        ),
         ("SELECT * FROM orders WHERE bracket_id = 'a' ORDER BY position", "sqlite_autoindex_orders_2"),
         ("SELECT * FROM journal WHERE bracket_id = 'a' AND seq > 1 ORDER BY seq", "ix_journal_bracket_id"),
         ("SELECT * FROM journal WHERE seq > 1 ORDER BY seq", "INTEGER PRIMARY KEY"),
@@ -257,3 +262,14 @@ def test_reading_needs_none_of_the_daemons_packages() -> None:
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     heavy = {"sqlalchemy", "aiosqlite", "alembic", "msgspec", "pydantic", "asyncio", "aiohttp"}
     assert heavy & set(json.loads(answer.stdout)) == set()
+
+
+def test_lately_closed_brackets_are_the_newest_and_first_those_to_be_looked_at(path: Path, reader: Connection) -> None:
+    for number in (1, 2, 3):
+        commit(path, *changes_of_life(number))
+    last = life(1)[-1]
+    commit(path, change(last, replace(last, attention="look", version=last.version + 1)), change(None, accepted(4)))
+    found = lately_closed(reader, limit=2)
+    assert [each["client_ref"] for each in found] == ["ref-1", "ref-3"]
+    assert found[0]["closed_at"].endswith("Z")
+    assert len(lately_closed(reader, limit=20)) == 3
