@@ -188,7 +188,7 @@ def _market(bracket: Bracket, levels: Levels, quote: Quote, sign: int) -> Json:
 
 def _without_quotes(fault: QuoteFault | None) -> Json:
     if fault is None:
-        return {"tone": "idle", "text": "no quotes asked for"}
+        return {"tone": "idle", "text": "not quoted"}
     return {"tone": "warn", "text": fault.detail, "reason": fault.reason.value}
 
 

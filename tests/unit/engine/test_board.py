@@ -26,7 +26,7 @@ def test_overview_shows_the_brackets_and_the_health_of_the_engine() -> None:
         found = await console.service.overview()
         assert (found["running"], found["environment"], found["counts"]) == (True, "paper", {"EXITS_LIVE": 1})
         (row,) = found["brackets"]
-        assert (row["standing"], row["target"], row["quotes"]["text"]) == ("protected", "0.40", "no quotes asked for")
+        assert (row["standing"], row["target"], row["quotes"]["text"]) == ("protected", "0.40", "not quoted")
         assert {each["what"] for each in found["health"]} == {"broker", "streamer", "quotes", "entries"}
         assert [each["bracket_id"] for each in found["closed"]] == ["closed"]
 
