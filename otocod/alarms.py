@@ -55,12 +55,16 @@ ALARMS: Mapping[str, About] = {
     "frozen": About(_CRITICAL, "a bracket is frozen: no new orders but protection until a person looks"),
     "legs_uneven": About(_CRITICAL, "legs have filled out of ratio: what is open is no spread any more"),
     "limit_reached": About(_WARNING, "a risk limit holds new entries back"),
+    "lock_lost": About(_CRITICAL, "the lock file is not ours any more: this daemon has stopped sending, and ends"),
     "login_refused": About(_CRITICAL, "the broker refuses the log-in: nothing can be sent"),
     "move_refused": About(_WARNING, "the broker refused to move an exit; it stays where it was"),
     "order_denied": About(_CRITICAL, "the last gate stopped an order: a bug; its bracket is frozen"),
     "order_doubled": About(_CRITICAL, "the broker shows two orders with one identifier of ours"),
     "order_resurfaced": About(_ERROR, "an order that was given up has turned up at the broker"),
     "over_ceiling": About(_WARNING, "more orders than the ceilings allow: protection goes on, spaced out"),
+    "position_gone": About(
+        _ERROR, "a position left the account otherwise than by our orders, and its bracket has ended"
+    ),
     "positions_disagree": About(_ERROR, "the broker's positions differ from our fills"),
     "queue_failed": About(_ERROR, "the queue's thread ran into a bug and goes on"),
     "queue_locked": About(_ERROR, "another program keeps the queue file locked"),

@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -62,7 +63,7 @@ from otocod.engine.board import Board
 from otocod.engine.health import Health, engine_checks
 from otocod.engine.limits import DAY_US, RiskLimits
 from otocod.engine.operator import OperatorService
-from otocod.engine.supervisor import EngineSettings, Supervisor, accounts_of
+from otocod.engine.supervisor import EngineSettings, LockLost, Supervisor, accounts_of
 from otocod.ports.admin import JsonList, JsonObject
 from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
 from otocod.ports.store import Alarm, BracketChange, Setting, Store
@@ -111,7 +112,9 @@ def run(loaded: Loaded) -> int:
     except (sqlite3.Error, DBAPIError) as error:
         return _refuse(EXIT_REFUSED, (_damaged(settings, getattr(error, "orig", None) or error),))
     try:
-        return _run_loop(_Daemon(loaded).live)
+        return _run_loop(_Daemon(loaded, lock).live)
+    except LockLost:
+        return EXIT_RUNNING
     except Exception as error:
         damage = _damage_in(error)
         if damage is None:
@@ -182,6 +185,14 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
+def _is_locked_file(path: Path, descriptor: int) -> bool:
+    """Whether the lock file is still the one that is held: whoever removes it lets a second daemon in."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def _can_confine() -> bool:
     return landlock.is_available()
 
@@ -208,8 +219,9 @@ def places_of(settings: Settings, environ: Mapping[str, str]) -> Surroundings:
 
 
 class _Daemon:
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, lock: int) -> None:
         self.loaded = loaded
+        self._lock = lock
         self.settings = loaded.settings
         self.clock = SystemClock()
         self.started_us = self.clock.now_us()
@@ -260,6 +272,7 @@ class _Daemon:
             sessions=BrokerSessions(Reader(transport, auth), self.clock, settings.data_dir / "sessions.json"),
             zone_offsets=zone_offsets,
             is_zone=is_zone,
+            holds_lock=partial(_is_locked_file, settings.lock, self._lock),
         )
         figures.supervisor = supervisor
         supervisor.executor.on_answered = figures.answered

@@ -167,6 +167,7 @@ class Bracket(Derived):
     stop_level: StopLevel | None = None  # the best price so far, and where the rules put the stop
     stop_moved_to: Decimal | None = None  # signed; the last level that was worth a move
     time_exit_us: int | None = None
+    taken: tuple[tuple[str, int], ...] = ()  # quantity by leg symbol that left the position otherwise than by our exits
     closed_at_us: int | None = None
     version: int = 0
 
@@ -228,8 +229,8 @@ class Bracket(Derived):
 
     def changed(self, changes: Mapping[str, object]) -> "Bracket":
         new = changed(self, changes)
-        if new is not self and "orders" not in changes:
-            new.__dict__.update(self.__dict__)  # everything derived hangs on the orders
+        if new is not self and "orders" not in changes and "taken" not in changes:
+            new.__dict__.update(self.__dict__)  # everything derived hangs on the orders and on what others took
         return new
 
     def filled_of(self, orders: Iterable[Order]) -> dict[str, int]:
@@ -248,9 +249,12 @@ class Bracket(Derived):
 
     @cached_property
     def open_by_leg(self) -> dict[str, int]:
-        """Per leg, entry fills less exit fills; negative is a surplus, a position opened the wrong way."""
-        closed = self.filled_of(self.exits)
-        return {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
+        """Per leg, entry fills less exit fills and less what others took; negative is a surplus, a position opened the
+        wrong way. What others took never makes one: an exit's fill that is heard of later explains it.
+        """
+        closed, taken = self.filled_of(self.exits), dict(self.taken)
+        left = {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
+        return {symbol: max(0, q - taken.get(symbol, 0)) if q > 0 else q for symbol, q in left.items()}
 
     @cached_property
     def open_units(self) -> int:

@@ -28,6 +28,7 @@ from otocod.domain.finishing import (
     tend_closed,
 )
 from otocod.domain.learning import learn
+from otocod.domain.outside import mind_taken
 from otocod.domain.protecting import judge, protect
 from otocod.domain.turn import Turn
 from otocod.domain.watched import stop_watching
@@ -48,6 +49,7 @@ def decide_all(bracket: Bracket, events: Iterable[Event], now_us: int) -> Decisi
 
 
 def _pursue(turn: Turn) -> None:
+    mind_taken(turn)
     if turn.bracket.state is BracketState.CLOSED:
         _pursue_closed(turn)
     if turn.bracket.state is not BracketState.CLOSED:

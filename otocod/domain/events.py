@@ -148,9 +148,16 @@ class TimeExitResolved:
 
 @dataclass(frozen=True, slots=True)
 class PositionsDisagreed:
-    """Positions read from the broker do not cover what our fills say is open, twice, with no order in between."""
+    """Positions read from the broker do not cover what our fills say is open, look after look, with a full listing of
+    the orders in between.
+    """
 
     detail: str
+    # Quantity by leg symbol that the broker still holds of ours. None where other brackets have legs on the same
+    # symbols: then nobody can say whose is missing.
+    held: tuple[tuple[str, int], ...] | None = None
+    # The stream has said it too, or it has lasted: a listing of positions that fails to name one is no proof.
+    is_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True)

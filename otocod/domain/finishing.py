@@ -9,6 +9,7 @@ from otocod.domain.entering import chase_cancels, request_cancel
 from otocod.domain.exits import close_spec
 from otocod.domain.machine import BracketEvent
 from otocod.domain.orders import Order, OrderState
+from otocod.domain.outside import outcome_of_taken
 from otocod.domain.protecting import stop_unprotected_clock
 from otocod.domain.specs import Role
 from otocod.domain.spreads import closing_legs
@@ -257,6 +258,8 @@ def complete_fills(turn: Turn) -> None:
 
 def conclude(turn: Turn) -> None:
     bracket = turn.bracket
+    if not any(order.has_any_fill for order in bracket.entries) and any(bracket.open_by_leg.values()):
+        turn.attend("filled_late", "an exit has filled although the entry has not: what it opened is yours to close")
     if any(not order.is_terminal for order in bracket.orders):
         _drop_orphans(turn)
         return
@@ -292,15 +295,13 @@ def _close_unfilled(turn: Turn) -> None:
         head = entry.head
         reason = why if head is None or not head.reject_reason else f"{why}: {head.reject_reason}"
         turn.attend("entry_refused", f"the entry was not taken ({reason})")
-    if any(turn.bracket.open_by_leg.values()):
-        turn.attend("filled_late", "an exit has filled although the entry has not: what it opened is yours to close")
     turn.move(BracketEvent.ABANDON, "EntryNotFilled", why)
 
 
 def _close_flat(turn: Turn) -> None:
     bracket = turn.bracket
     surplus = {symbol: -quantity for symbol, quantity in bracket.open_by_leg.items() if quantity < 0}
-    turn.set(outcome=_outcome(bracket, has_surplus=bool(surplus)), closed_at_us=turn.now_us)
+    turn.set(outcome=_outcome(bracket, turn.now_us, has_surplus=bool(surplus)), closed_at_us=turn.now_us)
     if surplus:
         legs = ", ".join(f"{quantity} of {symbol.strip()}" for symbol, quantity in sorted(surplus.items()))
         remedy = "close it by hand" if bracket.policy.on_double_exit is OnDoubleExit.ALERT else "flatten it by hand"
@@ -309,9 +310,11 @@ def _close_flat(turn: Turn) -> None:
     turn.move(BracketEvent.FINISH, "BracketClosed", turn.bracket.outcome.value)
 
 
-def _outcome(bracket: Bracket, *, has_surplus: bool) -> Outcome:
+def _outcome(bracket: Bracket, now_us: int, *, has_surplus: bool) -> Outcome:
     if has_surplus:
         return Outcome.DOUBLE_EXIT
+    if bracket.filled_of(bracket.entries) != bracket.filled_of(bracket.exits):
+        return outcome_of_taken(bracket, now_us)
     filled = [order for order in bracket.exits if order.has_any_fill]
     last = max(filled, key=lambda order: max((fill.filled_at_us or 0 for _, fill in order.fills), default=0))
     match last.role:

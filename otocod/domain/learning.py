@@ -37,6 +37,7 @@ from otocod.domain.ids import ExternalIdentifier
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import best_price_held
 from otocod.domain.orders import BrokerStatus, Order, OrderReport, OrderState, Refusal
+from otocod.domain.outside import learn_positions
 from otocod.domain.reconcile import attribute, spec_from_report
 from otocod.domain.specs import Protection, Role
 from otocod.domain.timing import RETRY_FIRST_US, RETRY_MAX_US, VERIFY_AGAIN_US, backoff_us
@@ -111,9 +112,7 @@ def learn(turn: Turn, event: Event) -> None:
             if event.at_us is not None:
                 turn.set(time_exit_us=event.at_us)
         case PositionsDisagreed():
-            turn.attend("positions_disagree", f"the broker's positions differ from our fills: {event.detail}")
-            # The stream may have lost a fill of an order that had ended: only a full listing shows those.
-            turn.ask(Sweep(turn.bracket.listed_from_us))
+            learn_positions(turn, event)
         case TimeReached():
             pass
         case DaemonRestarted():
@@ -382,6 +381,10 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
         exits_allowed_us=_not_ahead(turn, turn.bracket.exits_allowed_us),
         unprotected_since_us=_not_ahead(turn, turn.bracket.unprotected_since_us),
     )
+    close = turn.bracket.close
+    if close is not None:
+        # Orders that were sent for it are told by their times from those of a close before it.
+        turn.set(close=replace(close, since_us=min(close.since_us, turn.now_us), priced_us=None))
     if turn.bracket.suspects:
         turn.set(suspect_since_us=turn.now_us, suspect_listings=0)
     if event.is_clean or turn.bracket.state is BracketState.CLOSED:

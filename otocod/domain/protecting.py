@@ -16,7 +16,7 @@ from otocod.domain.exits import exit_specs
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import followed
 from otocod.domain.orders import BrokerStatus, Order, OrderState, Refusal, View
-from otocod.domain.request_types import OutsidePolicy
+from otocod.domain.outside import changed_outside
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, scaled_legs
 from otocod.domain.timing import (
@@ -55,12 +55,21 @@ def protect(turn: Turn) -> None:
     settle_ended_exits(turn)
     if turn.bracket.state is BracketState.CLOSED:
         return  # released by what its request says of a person's change
+    if turn.bracket.taken:
+        _cancel_oversized(turn)
     if turn.bracket.is_held or turn.bracket.close is not None:
         return
     if turn.bracket.protection in _NATIVE:
         _protect_by_group(turn)
     else:
         _protect_by_orders(turn)
+
+
+def _cancel_oversized(turn: Turn) -> None:
+    """An exit for more than others have left could open a position. What is still wanted is sent again, smaller."""
+    for order in _live(turn.bracket, Role.TARGET, Role.STOP):
+        if units_left(turn.bracket, order) > turn.bracket.open_units:
+            request_cancel(turn, order)
 
 
 def _live(bracket: Bracket, *roles: Role) -> tuple[Order, ...]:
@@ -357,7 +366,8 @@ def settle_ended_exits(turn: Turn) -> None:
         elif _is_with_filled_mate(turn.bracket, current):
             continue
         elif _person_behind(current) is not None:
-            _changed_outside(turn, current)
+            text = f"the {current.role} was cancelled by a person at the broker (order {current.broker_order_id})"
+            changed_outside(turn, text)
         else:
             _ended_by_broker(turn, current)
 
@@ -394,22 +404,6 @@ def _person_behind(order: Order) -> str | None:
     """Who ended it, if the order itself says that a person did. In doubt it was the broker."""
     head = order.head
     return None if head is None or head.status is not BrokerStatus.CANCELLED else head.cancelled_by
-
-
-def _changed_outside(turn: Turn, order: Order) -> None:
-    text = f"the {order.role} was cancelled by a person at the broker (order {order.broker_order_id})"
-    match turn.bracket.request.on_outside_change:
-        case OutsidePolicy.HOLD:
-            turn.set(is_held=True)
-            turn.attend("changed_outside", f"{text}: held, no new orders until `unfreeze`, `close` or `release`")
-        case OutsidePolicy.RESTORE:
-            turn.attend("changed_outside", f"{text}: restored, as the request asks")
-        case OutsidePolicy.RELEASE:
-            turn.attend("changed_outside", f"{text}: released, as the request asks")
-            turn.move(BracketEvent.RELEASE, "Released", "changed outside")
-        case OutsidePolicy.FLATTEN:
-            turn.attend("changed_outside", f"{text}: closing the position, as the request asks")
-            turn.set(close=Close(ClosePurpose.OUTSIDE_CHANGE, "on-outside-change", None, turn.now_us))
 
 
 def _ended_by_broker(turn: Turn, order: Order) -> None:
@@ -608,6 +602,8 @@ def is_in_force(turn: Turn) -> bool:
         return False
     if bracket.swap_since_us is not None or is_blind(bracket):
         return False
+    if bracket.taken and bracket.open_units == 0:
+        return False  # single legs are left, which no exit covers
     for role in wanted_roles(bracket):
         covered = sum(units_left(bracket, order) for order in _live(bracket, role) if _is_armed(turn, order))
         if covered < bracket.open_units:

@@ -19,7 +19,17 @@ IDS_PER_ROLE = 4
 
 
 class Turn:
-    __slots__ = ("_wakes", "bracket", "commands", "is_quote_missing", "journal", "natural", "now_us", "staged_here")
+    __slots__ = (
+        "_wakes",
+        "bracket",
+        "commands",
+        "is_quote_missing",
+        "journal",
+        "natural",
+        "now_us",
+        "staged_here",
+        "taken_now",
+    )
 
     def __init__(self, bracket: Bracket, now_us: int) -> None:
         self.bracket = bracket
@@ -29,6 +39,7 @@ class Turn:
         self.staged_here: set[ExternalIdentifier] = set()
         self.natural: Decimal | None = None  # signed; only in the turn that was told
         self.is_quote_missing = False
+        self.taken_now: list[str] = []  # what is proved to have left the position, in words
         self._wakes: list[int] = []
 
     def set(self, **changes: object) -> None:

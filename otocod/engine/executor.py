@@ -79,6 +79,8 @@ class Executor:
         route_report: Callable[[OrderReport], None],
         ask_sweep: Callable[[Bracket, int], None],
         learn_capability: Callable[[Bracket, LearnCapability], None],
+        holds_lock: Callable[[], bool] = lambda: True,
+        on_lock_lost: Callable[[], None] = lambda: None,
     ) -> None:
         self._broker = broker
         self._clock = clock
@@ -89,6 +91,8 @@ class Executor:
         self._route_report = route_report
         self._ask_sweep = ask_sweep
         self._learn_capability = learn_capability
+        self._holds_lock = holds_lock
+        self._on_lock_lost = on_lock_lost
         self._tasks: set[asyncio.Task[None]] = set()
         self._reading: set[str] = set()
         self._held: list[tuple[Bracket, Command]] | None = []
@@ -107,7 +111,13 @@ class Executor:
         self._has_ceased = True
 
     def run(self, bracket: Bracket, command: Command) -> None:
-        """Never blocks; requests run as tasks of their own and end in an event."""
+        """Never blocks; requests run as tasks of their own and end in an event.
+
+        The lock is looked at before each, which costs two system calls: two daemons would both send a fill's exits.
+        """
+        if not self._has_ceased and not self._holds_lock():
+            self.cease()
+            self._on_lock_lost()
         if self._has_ceased and not isinstance(command, RaiseAlarm):
             return
         if self._held is not None:

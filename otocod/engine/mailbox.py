@@ -52,7 +52,7 @@ class Mailboxes:
         run_command: Callable[[Bracket, Command], None],
         set_deadline: Callable[[BracketId, int | None], None],
         on_changed: Callable[[Bracket], None] = lambda bracket: None,
-        on_forgotten: Callable[[BracketId], None] = lambda bracket_id: None,
+        on_forgotten: Callable[[Bracket], None] = lambda bracket: None,
         on_store_failure: Callable[[StoreFailed], None],
         on_store_recovery: Callable[[], None],
     ) -> None:
@@ -351,7 +351,7 @@ class Mailboxes:
         self._last_commit.pop(bracket_id, None)
         self._durable.pop(bracket_id, None)
         self._set_deadline(bracket_id, None)
-        self._on_forgotten(bracket_id)
+        self._on_forgotten(bracket)
         for order in bracket.orders:
             self._by_external_identifier.pop(order.external_identifier, None)
             for view in order.views:

@@ -1,54 +1,135 @@
-"""The broker's positions held against our fills. They never move an order: late or failed, they would lie."""
+"""The broker's positions held against our fills. They never send an order: late or failed, they would lie.
+
+A position that is smaller than our fills say is looked at again and again, with a full listing before each look, since
+most often a fill was lost. Then the bracket is told; and told that it is proved once the stream has said the same or it
+has lasted.
+"""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.events import PositionsDisagreed
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.slots import Priority, Slots
-from otocod.ports.broker import Broker
+from otocod.ports.broker import Broker, Position
+from otocod.ports.clock import Clock
+
+_SECOND_US = 1_000_000
 
 # The broker's record may follow a fill by seconds: so many looks in a row must agree on what is missing.
 LOOKS_BEFORE_ALARM = 3
+# A list of positions that is wrong for a while, while nothing has happened, is not believed alone for so long.
+PROVED_AFTER_US = 60 * _SECOND_US
+# A position that was never seen is late, for so long after its fill.
+LATE_AT_MOST_US = 120 * _SECOND_US
+# Until the next look at a suspicion: while it is young, and once it has been told.
+LOOK_AGAIN_S = 2.0
+LOOK_AGAIN_TOLD_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspicion:
+    expected: tuple[tuple[str, int], ...]
+    held: tuple[tuple[str, int], ...]  # of ours, by leg: what the broker's position leaves for us
+    since_us: int
+    looks: int = 0
+    is_proved: bool = False
 
 
 class PositionWatch:
-    def __init__(self, broker: Broker, mailboxes: Mailboxes, slots: Slots) -> None:
+    def __init__(self, broker: Broker, mailboxes: Mailboxes, slots: Slots, clock: Clock) -> None:
         self._broker = broker
         self._mailboxes = mailboxes
         self._slots = slots
-        self._suspicions: dict[BracketId, tuple[int, str, int]] = {}  # version, what, looks
+        self._clock = clock
+        self._suspicions: dict[BracketId, _Suspicion] = {}
+        self._seen: set[BracketId] = set()  # whose position the broker has shown whole
+        self._streamed: dict[tuple[AccountNumber, str], tuple[int, int]] = {}  # signed quantity, when
 
-    async def compare(self, account: AccountNumber) -> None:
-        """Raises ReadFailed. A position that is larger than ours is somebody else's business."""
-        ours = [b for b in self._mailboxes.open_brackets() if b.account == account and b.first_fill_us is not None]
-        if not ours:
-            return
+    def streamed(self, account: AccountNumber, position: Position) -> bool:
+        """What the stream says of a position. Whether it is less than our fills say; it may also be ahead of a fill."""
+        before, _ = self._streamed.get((account, position.symbol), (0, 0))
+        self._streamed[account, position.symbol] = (position.signed_quantity, self._clock.now_us())
+        ours = [b for b in self._mailboxes.open_on((position.symbol,)) if b.account == account]
+        expected = sum(signed_position(bracket).get(position.symbol, 0) for bracket in ours)
+        if _covers(before, expected) or _covers(position.signed_quantity, expected):
+            self._seen.update(bracket.bracket_id for bracket in ours)
+        return bool(expected) and not _covers(position.signed_quantity, expected)
+
+    async def compare(self, account: AccountNumber) -> float | None:
+        """Raises ReadFailed. Answers after how many seconds to look again, with a full listing before, if it should be.
+
+        A position that is larger than ours is somebody else's business.
+        """
+        if not self._of(account):
+            return None
         async with self._slots.slot(Priority.RECONCILE):
             found = {p.symbol: p.signed_quantity for p in await self._broker.positions(account)}
+        ours = self._of(account)
         expected: dict[str, int] = {}
         for bracket in ours:
             for symbol, quantity in signed_position(bracket).items():
                 expected[symbol] = expected.get(symbol, 0) + quantity
-        for bracket in ours:
-            self._judge(bracket, expected, found)
+        pauses = [self._judge(bracket, expected, found) for bracket in ours]
+        return min((pause_s for pause_s in pauses if pause_s is not None), default=None)
 
-    def _judge(self, bracket: Bracket, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
+    def _of(self, account: AccountNumber) -> list[Bracket]:
+        return [b for b in self._mailboxes.open_brackets() if b.account == account and b.first_fill_us is not None]
+
+    def _judge(self, bracket: Bracket, expected: Mapping[str, int], found: Mapping[str, int]) -> float | None:
+        own = signed_position(bracket)
         missing = [
             f"{symbol.strip()} {found.get(symbol, 0):+d} where our fills say {expected[symbol]:+d}"
-            for symbol, quantity in sorted(signed_position(bracket).items())
+            for symbol, quantity in sorted(own.items())
             if quantity and not _covers(found.get(symbol, 0), expected[symbol])
         ]
         if not missing or bracket.state is BracketState.CLOSED:
             self._suspicions.pop(bracket.bracket_id, None)
-            return
-        text = "; ".join(missing)
-        version, known, looks = self._suspicions.get(bracket.bracket_id, (bracket.version, text, 0))
-        looks = looks + 1 if (version, known) == (bracket.version, text) else 1
-        self._suspicions[bracket.bracket_id] = (bracket.version, text, looks)
-        if looks == LOOKS_BEFORE_ALARM:
-            self._mailboxes.deliver(bracket.bracket_id, PositionsDisagreed(text))
+            if any(own.values()):
+                self._seen.add(bracket.bracket_id)
+            return None
+        held = tuple((symbol, _held(found.get(symbol, 0), quantity)) for symbol, quantity in own.items())
+        suspicion = self._suspect(bracket, tuple(own.items()), held)
+        is_shared = any(expected[symbol] != quantity for symbol, quantity in own.items())
+        is_proved = not is_shared and self._is_proved(bracket, suspicion)
+        if suspicion.looks % LOOKS_BEFORE_ALARM == 0 or (is_proved and not suspicion.is_proved):
+            self._suspicions[bracket.bracket_id] = replace(suspicion, is_proved=is_proved)
+            event = PositionsDisagreed("; ".join(missing), None if is_shared else held, is_proved=is_proved)
+            self._mailboxes.deliver(bracket.bracket_id, event)
+        if suspicion.looks < LOOKS_BEFORE_ALARM:
+            return LOOK_AGAIN_S
+        return None if is_shared or is_proved else LOOK_AGAIN_TOLD_S
+
+    def _suspect(
+        self, bracket: Bracket, expected: tuple[tuple[str, int], ...], held: tuple[tuple[str, int], ...]
+    ) -> _Suspicion:
+        old = self._suspicions.get(bracket.bracket_id)
+        if old is None or (old.expected, old.held) != (expected, held):
+            old = _Suspicion(expected, held, self._clock.now_us())
+        new = self._suspicions[bracket.bracket_id] = replace(old, looks=old.looks + 1)
+        return new
+
+    def _is_proved(self, bracket: Bracket, suspicion: _Suspicion) -> bool:
+        now_us = self._clock.now_us()
+        assert bracket.first_fill_us is not None
+        is_due = bracket.bracket_id in self._seen or now_us >= bracket.first_fill_us + LATE_AT_MOST_US
+        if not is_due or suspicion.looks < LOOKS_BEFORE_ALARM:
+            return False
+        if now_us >= suspicion.since_us + PROVED_AFTER_US:
+            return True
+        held = dict(suspicion.held)
+        return all(
+            self._is_said_by_stream(bracket, symbol, quantity, held[symbol])
+            for symbol, quantity in suspicion.expected
+            if held[symbol] != abs(quantity)
+        )
+
+    def _is_said_by_stream(self, bracket: Bracket, symbol: str, quantity: int, held: int) -> bool:
+        said = self._streamed.get((bracket.account, symbol))
+        assert bracket.first_fill_us is not None
+        return said is not None and said[1] > bracket.first_fill_us and _held(said[0], quantity) == held
 
 
 def signed_position(bracket: Bracket) -> dict[str, int]:
@@ -60,3 +141,8 @@ def signed_position(bracket: Bracket) -> dict[str, int]:
 def _covers(found: int, expected: int) -> bool:
     """Whether a position is at least the expected one, on the same side."""
     return found * expected > 0 and abs(found) >= abs(expected)
+
+
+def _held(found: int, expected: int) -> int:
+    """How much of the expected position is there; 0 if what is there lies on the other side."""
+    return min(abs(found), abs(expected)) if found * expected > 0 else 0

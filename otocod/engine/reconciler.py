@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from otocod.domain.brackets import Bracket
+from otocod.domain.brackets import Bracket, Outcome
 from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported, SweepCompleted
-from otocod.domain.ids import AccountNumber, BracketId
-from otocod.domain.orders import BrokerStatus, OrderReport
+from otocod.domain.ids import AccountNumber, BracketId, BrokerOrderId
+from otocod.domain.orders import BrokerStatus, OrderReport, OrderState
 from otocod.domain.timing import LISTING_MARGIN_US
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import PositionWatch
@@ -32,6 +32,8 @@ _RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0, 15.0)
 _NON_TERMINAL = tuple(s.value for s in BrokerStatus if not s.is_terminal and s is not BrokerStatus.UNRECOGNISED)
 
 
+# Cancels are final within seconds; what fills after that has been seen to be told within some more.
+ENDED_READ_AFTER_S = 20.0
 # Brackets joined to a listing in one go: some milliseconds, for which a fill may have to wait.
 _JOINED_AT_ONCE = 10
 
@@ -79,6 +81,8 @@ class Reconciler:
         self._is_stream_healthy = is_stream_healthy
         self._wanted: dict[AccountNumber, int] = {}  # full listings asked for: how far back
         self._wake = asyncio.Event()
+        self._looks: dict[AccountNumber, asyncio.TimerHandle] = {}
+        self._ended: list[tuple[AccountNumber, BrokerOrderId]] = []  # of closed brackets, to be read once more
         self._last_length_s = 0.0
         self.clock_offset_us = 0
         self.last_completed_us: int | None = None
@@ -95,6 +99,23 @@ class Reconciler:
 
     def _want(self, account: AccountNumber, from_us: int) -> None:
         self._wanted[account] = min(from_us, self._wanted.get(account, from_us))
+        self._wake.set()
+
+    def look_at_ended(self, bracket: Bracket) -> None:
+        """Orders that ended unfilled are read once more when their bracket has just closed. No listing shows them, and
+        a late fill, of which the stream loses the word, would stand there unknown and unprotected.
+        """
+        if bracket.closed_at_us is None or bracket.outcome is Outcome.RELEASED:
+            return
+        if self._clock.now_us() < bracket.closed_at_us + ENDED_READ_AFTER_S * SECOND_US:
+            asyncio.get_running_loop().call_later(ENDED_READ_AFTER_S, self._read_later, bracket)
+
+    def _read_later(self, bracket: Bracket) -> None:
+        self._ended.extend(
+            (bracket.account, order.broker_order_id)
+            for order in bracket.orders
+            if order.broker_order_id is not None and order.state is not OrderState.FILLED
+        )
         self._wake.set()
 
     def oldest_us(self, account: AccountNumber) -> int:
@@ -145,6 +166,9 @@ class Reconciler:
 
     async def _turn(self) -> None:
         started_us = self._clock.now_us()
+        while self._ended:
+            await self._read_ended(*self._ended[-1])
+            self._ended.pop()
         if self._wanted:
             wanted, self._wanted = self._wanted, {}
             for account in list(wanted):
@@ -187,7 +211,7 @@ class Reconciler:
     async def list_fully(self, account: AccountNumber, from_us: int) -> AccountReport:
         found = await self.report(account, from_us)
         await _give_way(self._merging(found))
-        await self._positions.compare(account)
+        await self._compare_positions(account)
         return found
 
     def merge(self, found: AccountReport, first: Event | None = None) -> None:
@@ -231,7 +255,25 @@ class Reconciler:
         listed.update(report.broker_order_id for report in listing.reports)
         for bracket in ours:
             await self._read_missing(bracket.bracket_id, account, listed)
-        await self._positions.compare(account)
+        await self._compare_positions(account)
+
+    async def _compare_positions(self, account: AccountNumber) -> None:
+        pause_s = await self._positions.compare(account)
+        if pause_s is not None:
+            self.look_again(account, max(pause_s, SWEEP_SHARE * self._last_length_s))
+
+    def look_again(self, account: AccountNumber, after_s: float) -> None:
+        """A full look at one account, in a while; of several asked for, the soonest."""
+        loop = asyncio.get_running_loop()
+        at_s, waiting = loop.time() + after_s, self._looks.get(account)
+        if waiting is None or at_s < waiting.when():
+            if waiting is not None:
+                waiting.cancel()
+            self._looks[account] = loop.call_at(at_s, self._look_now, account)
+
+    def _look_now(self, account: AccountNumber) -> None:
+        del self._looks[account]
+        self._want(account, self.oldest_us(account))
 
     def _delivering(self, news: Mapping[BracketId, Sequence[Event]]) -> Iterator[None]:
         for bracket_id, events in news.items():
@@ -258,6 +300,13 @@ class Reconciler:
         if events:
             # One piece of news: the cancelled member of a group means something else beside its filled sibling.
             self._mailboxes.deliver(bracket_id, *events)
+
+    async def _read_ended(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> None:
+        try:
+            async with self._slots.slot(Priority.RECONCILE):
+                self._router.route(await self._broker.read_order(account, broker_order_id))
+        except NotFound:
+            return
 
     # The start.
 

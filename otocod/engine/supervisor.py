@@ -63,6 +63,8 @@ STOP_LIMIT_S = 8.0
 # The start does not wait for a stream for ever: REST is the reference, the stream only makes it quick.
 STREAM_PATIENCE_S = 5.0
 _LOGIN_LOOK_S = 2.0
+# A position whose message is ahead of the fill it belongs to is no news; after this it is.
+_POSITION_SETTLES_S = 1.0
 
 CLEAN_STOP = "clean_stop"
 
@@ -75,6 +77,10 @@ class EngineSettings:
     orders_per_bracket: int
     policy: Policy
     limits: RiskLimits = NO_LIMITS
+
+
+class LockLost(Exception):
+    """The data directory's lock is not ours any more; a new start finds out whose it is."""
 
 
 class Supervisor:
@@ -97,6 +103,7 @@ class Supervisor:
         sessions: SessionSource | None = None,
         zone_offsets: Callable[[str, int, int], ZoneOffsets] | None = None,
         is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
+        holds_lock: Callable[[], bool] = lambda: True,
     ) -> None:
         self.settings = settings
         self.policy = settings.policy
@@ -134,7 +141,7 @@ class Supervisor:
                 deliver=self.tell,
             )
         self.router = Router(self.mailboxes, store, on_stranger=self._stranger)
-        self.positions = PositionWatch(broker, self.mailboxes, self.slots)
+        self.positions = PositionWatch(broker, self.mailboxes, self.slots, clock)
         self.reconciler = Reconciler(
             broker,
             clock,
@@ -172,6 +179,8 @@ class Supervisor:
             route_report=self.router.route,
             ask_sweep=self.reconciler.ask,
             learn_capability=self._learn_capability,
+            holds_lock=holds_lock,
+            on_lock_lost=self._lock_lost,
         )
         self.intake = Intake(
             self.mailboxes,
@@ -349,11 +358,12 @@ class Supervisor:
         if self.times is not None:
             self.times.bracket_changed(bracket)
 
-    def _bracket_forgotten(self, bracket_id: BracketId) -> None:
+    def _bracket_forgotten(self, bracket: Bracket) -> None:
         if self.quotes is not None:
-            self.quotes.forget(bracket_id)
+            self.quotes.forget(bracket.bracket_id)
         if self.times is not None:
-            self.times.forget(bracket_id)
+            self.times.forget(bracket.bracket_id)
+        self.reconciler.look_at_ended(bracket)
 
     def _due(self, bracket_id: BracketId) -> None:
         self.tell(bracket_id, TimeReached())
@@ -419,6 +429,12 @@ class Supervisor:
             self._failure = error
             self.stop()
 
+    def _lock_lost(self) -> None:
+        text = "the lock file was removed or replaced: another daemon may manage these brackets, nothing more is sent"
+        self.notifier.alarm(Alarm(self.clock.now_us(), "lock_lost", text))
+        self._failure = LockLost(text)
+        self.stop()
+
     def _store_recovered(self) -> None:
         self._disk_alarm = None
         log.info("store_recovered")
@@ -451,7 +467,9 @@ class Supervisor:
             case StreamOddity():
                 self._oddity(event)
             case StreamPosition():
-                pass  # positions are read with each sweep; the message may come before or after the fill
+                if self.positions.streamed(event.account, event.position):
+                    # Most often the message is ahead of the fill that it belongs to.
+                    self.reconciler.look_again(event.account, _POSITION_SETTLES_S)
             case _:
                 assert_never(event)
 

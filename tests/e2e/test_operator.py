@@ -250,6 +250,23 @@ def test_second_daemon_on_the_directory_exits_75_and_the_first_goes_on(pair: Pai
     assert pair.daemon.status()["ready"] is True
 
 
+@pytest.mark.covers("F99")
+def test_daemon_whose_lock_file_is_removed_sends_nothing_more_and_the_next_one_protects(tmp_path: Path) -> None:
+    with running(tmp_path) as pair:
+        spread = pair.open_bracket("robbed", "PENDING_ENTRY", protection="native-oco")
+        (pair.directory / "data" / "lock").unlink()
+        pair.paper.quote(spread, ENTRY)
+        assert pair.daemon.wait_end() == 75
+        assert pair.daemon.told("alarm", code="lock_lost")
+        assert pair.paper.orders(spread, status="Live") == []
+        pair.daemon.start()
+        pair.daemon.wait_ready()
+        pair.daemon.until_state("robbed", "EXITS_LIVE", timeout_s=30)
+        pair.paper.quote(spread, TARGET)
+        pair.daemon.until_state("robbed", "CLOSED")
+        pair.check_end()
+
+
 @pytest.mark.covers("F74")
 def test_another_environment_or_a_missing_account_with_open_brackets_is_refused(tmp_path: Path) -> None:
     with running(tmp_path) as pair:

@@ -60,6 +60,14 @@ REGRESSIONS = {
     71459: "the end of an order on an id that its bracket had dropped was looked up again and again for ever",
     60045: "the lock was stolen: the daemon it was stolen from went on for ten seconds, and sent the other's exits",
     61400: "the audit called a fill after the end a surplus that nobody was told of",
+    200780: "a position closed by hand: its exits were sent again and again, and nobody was told",
+    201786: "as 200780, with the exits cancelled by hand first",
+    200745: "as 200780, with shares",
+    200174: "a close that went on under a clock set back was sent anew twenty times a second",
+    200800: "an exit filled while its entry still worked, and nobody was told",
+    300717: "the lock was stolen: both daemons sent the exits of one fill",
+    711457: "as 300717, with groups",
+    301479: "a cancelled entry filled after the bracket had closed, and the stream lost the word",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 

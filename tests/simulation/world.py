@@ -18,7 +18,7 @@ from otocod.adapters.clock import SystemClock
 from otocod.domain.brackets import OnDoubleExit, OnUnprotectable, Policy
 from otocod.domain.commands import Member
 from otocod.domain.ids import AccountNumber, BracketId, RequestId
-from otocod.engine.supervisor import EngineSettings, Supervisor
+from otocod.engine.supervisor import EngineSettings, LockLost, Supervisor
 from otocod.paper.exchange import Exchange
 from otocod.paper.rules import Rules
 from otocod.ports.requests import QueuedRequest, RequestAnswer
@@ -87,6 +87,7 @@ class Life:
             drain_broker=self.broker.drain,
             on_ready=lambda: world.life_is_ready(number),
             feed=self.quotes,
+            holds_lock=lambda: self not in world.ousted,
         )
         self.task = world.loop.create_task(self.supervisor.run(), name=f"life-{number}")
         self.task.add_done_callback(self._ended)
@@ -107,7 +108,7 @@ class Life:
             return
         error = None if task.cancelled() else task.exception()
         self.is_dead = True
-        if error is not None and not isinstance(error, StoreFailed):
+        if error is not None and not isinstance(error, StoreFailed | LockLost):
             self._world.violation(f"D2 the daemon ended: {error!r}")
         self._world.trace("life", f"{self.number} ended {error!r}" if error else f"{self.number} stopped in order")
         self._world.life_ended(self)
@@ -177,7 +178,7 @@ class World:
         self._due_us: int | None = None
         self._lives = 0
         self.life: Life | None = None
-        self._ousted: list[Life] = []  # that another one was started beside
+        self.ousted: list[Life] = []  # that another one was started beside
         self.sqlite = SqliteTwin(self) if plan.is_on_sqlite else None
         self._resumes_in_s = 0.0
         self.meddler = Meddler(self)
@@ -287,7 +288,7 @@ class World:
 
     def present_lives(self) -> list[Life]:
         """Those that run; more than one only after the lock was stolen."""
-        return [life for life in (*self._ousted, self.life) if life is not None and not life.is_dead]
+        return [life for life in (*self.ousted, self.life) if life is not None and not life.is_dead]
 
     # The exchange.
 
@@ -312,7 +313,7 @@ class World:
             self.meddler.saw(entry)
         for notice in self.exchange.drain():
             if notice.type in ("Order", "ComplexOrder"):
-                for life in (*self._ousted, self.life) if self._ousted else (self.life,):
+                for life in (*self.ousted, self.life) if self.ousted else (self.life,):
                     if life is not None:
                         life.streamer.frame(notice.type, notice.data)
         due_us = self.exchange.next_due_us()
@@ -415,12 +416,12 @@ class World:
 
     def steal_lock(self) -> None:
         """Somebody removes the lock file and starts a second daemon. What keeps them apart is the database's epoch."""
-        if self.life is None or self.life.is_dead or self._ousted:
+        if self.life is None or self.life.is_dead or self.ousted:
             return
         self.struck()
         self.trace("life", f"the lock of {self.life.number} is stolen")
         self.lives[self.life.number - 1]["is_ousted"] = True
-        self._ousted.append(self.life)
+        self.ousted.append(self.life)
         self.life = None
         self.start_life()
 
@@ -431,7 +432,7 @@ class World:
             self.trace("life", f"{life.number} is killed")
             life.crash()
             self._note_end(life)
-        self._ousted.clear()
+        self.ousted.clear()
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
         self.later(down_s, self.start_life)
@@ -445,8 +446,8 @@ class World:
 
     def life_ended(self, life: Life) -> None:
         self._note_end(life)
-        if life in self._ousted:
-            self._ousted.remove(life)
+        if life in self.ousted:
+            self.ousted.remove(life)
             return
         self.later(max(self._resumes_in_s, 1.0), self.start_life)
         self._resumes_in_s = 0.0
@@ -532,7 +533,7 @@ class World:
     def _close(self) -> None:
         for task in asyncio.all_tasks(self.loop):
             task.cancel()
-        for life in (*self._ousted, self.life):
+        for life in (*self.ousted, self.life):
             if life is not None:
                 life.is_dead = life.is_killed = True
                 life.supervisor.scheduler.stop()

@@ -292,6 +292,11 @@ class Daemon:
         assert self.process is not None
         self.process.send_signal(number)
 
+    def wait_end(self, timeout_s: float = PATIENCE_S) -> int:
+        """The exit status of a daemon that ends by itself."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
     def stop(self, timeout_s: float = 10.0) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None

@@ -78,6 +78,8 @@ class Bench:
         self.sweeps: list[int] = []
         self.learned: list[LearnCapability] = []
         self.notifier = FakeNotifier()
+        self.holds_lock = True
+        self.locks_lost = 0
         self.gate = LastGate(Limits(frozenset({ACCOUNT}), 120, orders_per_bracket))
         self.executor = Executor(
             self.broker,
@@ -89,8 +91,13 @@ class Bench:
             route_report=self.routed.append,
             ask_sweep=lambda bracket, from_us: self.sweeps.append(from_us),
             learn_capability=lambda bracket, command: self.learned.append(command),
+            holds_lock=lambda: self.holds_lock,
+            on_lock_lost=self._lock_lost,
         )
         self.executor.release()
+
+    def _lock_lost(self) -> None:
+        self.locks_lost += 1
 
     async def event(self) -> Event:
         await until(lambda: self.told)
@@ -477,3 +484,17 @@ async def test_drain_gives_up_at_its_limit_and_says_so() -> None:
 async def test_drain_with_nothing_on_the_wire_returns_at_once() -> None:
     assert await Bench().executor.drain(8.0) is True
     assert asyncio.get_running_loop().time() == 0
+
+
+@pytest.mark.covers("F99")
+async def test_nothing_leaves_any_more_once_the_lock_is_lost_and_that_is_told_once() -> None:
+    bench, (bracket, command) = Bench(), one_exit()
+    bench.holds_lock = False
+    bench.executor.run(bracket, command)
+    bench.executor.run(bracket, CancelOrder(command.member.external_identifier, BrokerOrderId("77")))
+    bench.holds_lock = True
+    bench.executor.run(bracket, command)
+    await pass_s(1.0)
+    assert bench.broker.calls == []
+    assert bench.locks_lost == 1
+    assert bench.executor.is_idle

@@ -6,15 +6,29 @@ import pytest
 
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.commands import Command
-from otocod.domain.events import AttentionAcknowledged, TimeReached
+from otocod.domain.events import AttentionAcknowledged, OrderReported, TimeReached
+from otocod.domain.orders import BrokerStatus, Order, OrderReport
+from otocod.domain.specs import Role
 from otocod.engine.mailbox import Mailboxes
-from otocod.engine.positions import PositionWatch, signed_position
+from otocod.engine.positions import (
+    LOOK_AGAIN_S,
+    LOOK_AGAIN_TOLD_S,
+    PROVED_AFTER_US,
+    PositionWatch,
+    signed_position,
+)
 from otocod.engine.slots import Slots
 from otocod.ports.broker import Position, ReadFailed
 from tests.support import stored_records as records
-from tests.support.fakes import FakeBroker, LoopClock
+from tests.support.core import report_of
+from tests.support.fakes import START_US, FakeBroker, LoopClock
 from tests.support.model_store import ModelStore
 from tests.support.stored_records import ACCOUNT, LONG, SHORT
+
+
+def one_leg_filled(stop: Order) -> OrderReport:
+    filled = {SHORT: 1, LONG: 0}
+    return report_of(stop.spec, stop.broker_order_id or "", BrokerStatus.LIVE, filled)
 
 
 class Watch:
@@ -36,7 +50,8 @@ class Watch:
         for bracket in brackets:
             self.store.commit(records.change(None, bracket))
         self.mailboxes.load(brackets)
-        self.watch = PositionWatch(self.broker, self.mailboxes, Slots(1, reserved=0))
+        self.clock = clock
+        self.watch = PositionWatch(self.broker, self.mailboxes, Slots(1, reserved=0), clock)
 
     async def look(self, times: int = 1, **held: int) -> None:
         found = tuple(Position({"short": SHORT, "long": LONG}[name], count) for name, count in held.items())
@@ -99,14 +114,25 @@ async def test_disagreement_that_changes_is_another_one() -> None:
     assert SHORT.strip() not in (watch.attention(live()) or "")
 
 
-async def test_looks_with_a_change_of_the_bracket_between_them_do_not_add_up() -> None:
+async def test_looks_with_a_fill_of_ours_between_them_do_not_add_up() -> None:
+    bracket = live()
+    watch = Watch(bracket)
+    await watch.look(2)
+    stop = next(order for order in bracket.exits if order.role is Role.STOP)
+    watch.mailboxes.deliver(bracket.bracket_id, OrderReported(one_leg_filled(stop), stop.external_identifier))
+    await watch.look(2)
+    assert watch.attention(bracket) is None
+    await watch.look(1)
+    assert "positions differ" in (watch.attention(bracket) or "")
+
+
+async def test_looks_with_any_other_change_of_the_bracket_between_them_add_up() -> None:
+    """An exit that is refused again and again changes the record each time, and is refused because nothing is there."""
     watch = Watch(live())
     await watch.look(2)
     watch.mailboxes.deliver(live().bracket_id, AttentionAcknowledged("op"))
-    await watch.look(2)
-    assert watch.attention(live()) is None
     await watch.look(1)
-    assert watch.attention(live()) is not None
+    assert "positions differ" in (watch.attention(live()) or "")
 
 
 async def test_disagreement_that_was_acknowledged_and_lasts_is_told_again() -> None:
@@ -157,3 +183,92 @@ async def test_brackets_without_a_fill_are_not_looked_at() -> None:
     watch = Watch(waiting, replace(records.closed(live(2)), state=BracketState.CLOSED))
     await watch.watch.compare(ACCOUNT)
     assert watch.broker.calls == []
+
+
+# What proves that a position has gone.
+
+
+def taken(watch: Watch, bracket: Bracket) -> dict[str, int]:
+    return dict(watch.mailboxes.brackets[bracket.bracket_id].taken)
+
+
+def say(watch: Watch, **quantities: int) -> None:
+    """The stream speaks of positions."""
+    for name, quantity in quantities.items():
+        watch.watch.streamed(ACCOUNT, Position({"short": SHORT, "long": LONG}[name], quantity))
+
+
+@pytest.mark.covers("F69")
+async def test_position_that_was_there_and_is_gone_by_list_and_stream_is_proved_at_the_third_look() -> None:
+    watch = Watch(live())
+    await watch.look(1, short=-1, long=1)
+    say(watch, short=0, long=0)
+    await watch.look(2)
+    assert taken(watch, live()) == {}
+    await watch.look(1)
+    assert taken(watch, live()) == {SHORT: 1, LONG: 1}
+
+
+@pytest.mark.covers("F34")
+async def test_list_of_positions_alone_proves_nothing_before_it_has_lasted() -> None:
+    """The list may come from a replica that has lost the account for a while."""
+    watch = Watch(live())
+    await watch.look(1, short=-1, long=1)
+    await watch.look(5)
+    assert taken(watch, live()) == {}
+    watch.clock.ahead_us = PROVED_AFTER_US
+    await watch.look(1)
+    assert taken(watch, live()) == {SHORT: 1, LONG: 1}
+
+
+@pytest.mark.covers("F34")
+async def test_position_that_was_never_seen_is_late_and_not_gone() -> None:
+    bracket = replace(live(), first_fill_us=START_US)
+    watch = Watch(bracket)
+    say(watch, short=0, long=0)
+    await watch.look(5)
+    assert taken(watch, bracket) == {}
+
+
+async def test_stream_that_says_otherwise_than_the_list_proves_nothing() -> None:
+    watch = Watch(live())
+    await watch.look(1, short=-1, long=1)
+    say(watch, short=-1, long=1)
+    await watch.look(3)
+    assert taken(watch, live()) == {}
+
+
+@pytest.mark.covers("F71")
+async def test_nobody_can_say_whose_part_of_a_shared_position_has_gone() -> None:
+    watch = Watch(live(1), live(2))
+    await watch.look(1, short=-2, long=2)
+    say(watch, short=-1, long=1)
+    await watch.look(5, short=-1, long=1)
+    assert taken(watch, live(1)) == taken(watch, live(2)) == {}
+
+
+async def test_message_of_a_position_that_is_as_large_as_ours_is_no_news() -> None:
+    watch = Watch(live())
+    assert not watch.watch.streamed(ACCOUNT, Position(SHORT, -1))
+    assert not watch.watch.streamed(ACCOUNT, Position("MSFT", 0))
+    assert watch.watch.streamed(ACCOUNT, Position(SHORT, 0))
+
+
+async def test_look_is_wanted_again_soon_until_the_suspicion_is_settled() -> None:
+    watch = Watch(live())
+    watch.broker.answer("positions", ())  # type: ignore[arg-type]
+    assert await watch.watch.compare(ACCOUNT) == LOOK_AGAIN_S
+    await watch.look(1)
+    watch.broker.answer("positions", ())  # type: ignore[arg-type]
+    assert await watch.watch.compare(ACCOUNT) == LOOK_AGAIN_TOLD_S
+    watch.broker.answer("positions", (Position(SHORT, -1), Position(LONG, 1)))  # type: ignore[arg-type]
+    assert await watch.watch.compare(ACCOUNT) is None
+
+
+async def test_position_that_only_the_stream_has_shown_was_there() -> None:
+    bracket = replace(live(), first_fill_us=START_US - 1)
+    watch = Watch(bracket)
+    say(watch, short=-1, long=1)
+    say(watch, short=0, long=0)
+    await watch.look(3)
+    assert taken(watch, bracket) == {SHORT: 1, LONG: 1}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otocod.adapters.tastytrade.render import complex_body, order_body
-from otocod.domain.brackets import Bracket
+from otocod.domain.brackets import Bracket, BracketState, Outcome
 from otocod.domain.commands import SubmitComplex, SubmitOrder
 from otocod.domain.events import (
     ComplexReported,
@@ -25,7 +25,7 @@ from otocod.domain.timing import LISTING_MARGIN_US
 from otocod.engine import reconciler as reconciler_module
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import PositionWatch
-from otocod.engine.reconciler import Reconciler
+from otocod.engine.reconciler import ENDED_READ_AFTER_S, SECOND_US, Reconciler
 from otocod.engine.router import Router
 from otocod.engine.slots import Slots
 from otocod.ports.broker import LoginRefused, NotFound, ReadFailed
@@ -80,7 +80,7 @@ class Bench:
             self.mailboxes,
             Router(self.mailboxes, self.store, on_stranger=lambda report: None),
             slots,
-            PositionWatch(self.broker, self.mailboxes, slots),
+            PositionWatch(self.broker, self.mailboxes, slots, self.clock),
             accounts=accounts,
             interval_s=interval_s,
             is_stream_healthy=lambda: self.is_stream_healthy,
@@ -485,3 +485,19 @@ async def test_what_the_stream_says_is_heard_while_a_listing_is_joined_to_many_b
     await listening
     assert len(bench.told) == 3 * reconciler_module._JOINED_AT_ONCE
     assert heard_after[0] <= reconciler_module._JOINED_AT_ONCE
+
+
+@pytest.mark.covers("F42")
+async def test_order_that_ended_unfilled_is_read_once_more_after_its_bracket_has_closed() -> None:
+    """A late fill of it, of which the stream loses the word, is found; no listing would show it."""
+    bench = Bench()
+    bracket = await bench.working()
+    over = replace(bracket, state=BracketState.CLOSED, outcome=Outcome.ENTRY_NOT_FILLED)
+    just_now = replace(over, closed_at_us=bench.clock.now_us())
+    bench.reconciler.look_at_ended(just_now)
+    bench.reconciler.look_at_ended(replace(just_now, outcome=Outcome.RELEASED))
+    bench.reconciler.look_at_ended(replace(just_now, closed_at_us=bench.clock.now_us() - 60 * SECOND_US))
+    bench.launch()
+    await pass_s(ENDED_READ_AFTER_S + 1)
+    read = [call for call in bench.broker.calls if call.name == "read_order"]
+    assert len(read) == sum(order.broker_order_id is not None for order in bracket.orders)
