@@ -113,14 +113,14 @@ def run(loaded: Loaded) -> int:
         return _refuse(EXIT_REFUSED, (_damaged(settings, getattr(error, "orig", None) or error),))
     try:
         return _run_loop(_Daemon(loaded, lock).live)
-    except LockLost:
-        return EXIT_RUNNING
     except Exception as error:
-        damage = _damage_in(error)
-        if damage is None:
+        cause = _cause_of(error)
+        if isinstance(cause, LockLost):
+            return EXIT_RUNNING
+        if not isinstance(cause, DiskFailed) or cause.kind is not FailureKind.CORRUPT:
             raise
         # Starting again would end here again: a status that systemd does not restart after.
-        return _refuse(EXIT_REFUSED, (_damaged(settings, damage.detail),))
+        return _refuse(EXIT_REFUSED, (_damaged(settings, cause.detail),))
     finally:
         os.close(lock)
 
@@ -135,11 +135,12 @@ def _damaged(settings: Settings, what: object) -> str:
     return f"{settings.state_db} is damaged: {what}; restore a backup, then `otocod reconcile`"
 
 
-def _damage_in(error: BaseException) -> DiskFailed | None:
-    """A damaged database among what ended the daemon."""
+def _cause_of(error: BaseException) -> DiskFailed | LockLost | None:
+    """What a start is answered by, among what ended the daemon."""
     if isinstance(error, BaseExceptionGroup):
-        return next(filter(None, map(_damage_in, error.exceptions)), None)
-    return error if isinstance(error, DiskFailed) and error.kind is FailureKind.CORRUPT else None
+        found = [cause for inner in error.exceptions if (cause := _cause_of(inner)) is not None]
+        return found[0] if found else None
+    return error if isinstance(error, DiskFailed | LockLost) else None
 
 
 class _QueueUnsafe(Exception):

@@ -306,6 +306,8 @@ def _shrink(turn: Turn, live: list[Order], surplus: int) -> None:
 
 def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
     """Moves working exits to the prices that hold now: an operator's change, or fills that came after the exits."""
+    if turn.bracket.open_units <= 0:
+        return
     specs = _wanted_specs(turn, turn.bracket.open_units)
     if specs is None:
         return
@@ -321,7 +323,9 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
             continue
         if _was_tried(turn.bracket, order, spec):
             continue
-        new = replace(spec, legs=scaled_legs(spec.legs, units_left(turn.bracket, order)))
+        # A group's other member may have filled in part, of which the broker takes this one down, or does not.
+        units = min(units_left(turn.bracket, order), turn.bracket.open_units)
+        new = replace(spec, legs=scaled_legs(spec.legs, units))
         heir, _ = turn.intend(
             order.role,
             new,
