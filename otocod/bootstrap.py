@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,7 @@ class _Daemon:
         self.settings = loaded.settings
         self.clock = SystemClock()
         self.started_us = self.clock.now_us()
+        self.store: SqliteStore | None = None
         self.auth: Authenticator | None = None
         self.supervisor: Supervisor | None = None
         self.alerts: Dispatcher | None = None
@@ -233,8 +234,22 @@ class _Daemon:
         self._warming: asyncio.Task[None] | None = None
 
     async def live(self) -> int:
+        # From the first second to the last: before the store is open and while the broker is waited for, too. Were it
+        # to fail, its silence would end the daemon.
+        watchdog = asyncio.create_task(_watchdog(self._store_answers), name="watchdog")
+        try:
+            return await self._live()
+        finally:
+            watchdog.cancel()
+            await asyncio.wait([watchdog])
+
+    async def _store_answers(self) -> None:
+        if self.store is not None:
+            await self.store.answers()
+
+    async def _live(self) -> int:
         settings = self.settings
-        stored = await SqliteStore.open(settings.state_db, on_disk_full=self._disk_full)
+        self.store = stored = await SqliteStore.open(settings.state_db, on_disk_full=self._disk_full)
         self.alerts = alerts = _dispatcher(settings, stored, self.clock)
         await alerts.open()
         figures = Metrics(
@@ -298,7 +313,6 @@ class _Daemon:
             await queue.start(supervisor.intake.take)
             async with asyncio.TaskGroup() as group:
                 beside = [
-                    group.create_task(_watchdog()),
                     group.create_task(alerts.run()),
                     group.create_task(self._health(supervisor, auth).run()),
                 ]
@@ -539,12 +553,15 @@ def _quote_feed(transport: Transport, auth: Authenticator, clock: SystemClock) -
     )
 
 
-async def _watchdog() -> None:
-    """Tells systemd that the loop turns. The broker's health is no reason to be restarted."""
+async def _watchdog(store_answers: Callable[[], Awaitable[None]]) -> None:
+    """Tells systemd that the loop turns and that the store's thread does. The broker's health is no reason to be
+    restarted, nor is a store that has failed and says so: exits go on without it.
+    """
     interval_s = watchdog_interval_s(os.environ)
     if interval_s is None:
         return
     while True:
+        await store_answers()
         notify("WATCHDOG=1")
         await asyncio.sleep(interval_s)
 

@@ -483,7 +483,8 @@ _FIXED_URLS: Mapping[Environment, Mapping[str, str]] = {
     },
 }
 _SCHEMES = {"api_url": ("http", "https"), "streamer_url": ("ws", "wss")}
-_CREDENTIALS = {
+# By setting: the file's name, as systemd's LoadCredential= has it.
+CREDENTIALS = {
     "client_secret": "otocod-client-secret",
     "refresh_token": "otocod-refresh-token",
     "alerts.webhook_url": "otocod-webhook-url",
@@ -557,11 +558,7 @@ def load_settings(config: Path | None, environ: Mapping[str, str], *, on_termina
     `on_terminal`: standard error is a terminal, which decides the default of `log_format`.
     Raises ConfigInvalid with every problem found. Creates nothing and connects to nothing.
     """
-    gathering = _Gathering(environ)
-    _gather_file(gathering, config)
-    _gather_environ(gathering)
-    environment = _environment_of(gathering)
-    _gather_secrets(gathering, environment)
+    gathering, environment = _gathered(config, environ)
     _fill_addresses(gathering, environment)
     _fill_paths(gathering)
     gathering.give_default("log_format", "console" if on_terminal else "json", "default")
@@ -572,6 +569,30 @@ def load_settings(config: Path | None, environ: Mapping[str, str], *, on_termina
     _warn(gathering, valid)
     sources = {name: gathering.sources.get(name, "default") for name in ABOUT}
     return Loaded(Settings(**_nested(valid)), sources, tuple(gathering.warnings))
+
+
+def load_alerts(config: Path | None, environ: Mapping[str, str]) -> tuple[AlertSettings, str]:
+    """Where alarms go and the environment's name, whatever is wrong with the other settings: those may be the alarm.
+
+    Raises ConfigInvalid with what is wrong with the section itself.
+    """
+    gathering, environment = _gathered(config, environ)
+    gathering.problems.clear()
+    valid = _validated(gathering)
+    problems = [each for each in gathering.problems if each.startswith("alerts.")] + list(_alert_problems(valid))
+    if problems:
+        raise ConfigInvalid(tuple(problems))
+    section = {name.removeprefix("alerts."): value for name, value in valid.items() if name.startswith("alerts.")}
+    return AlertSettings(**section), environment.value if environment is not None else "unknown"
+
+
+def _gathered(config: Path | None, environ: Mapping[str, str]) -> tuple[_Gathering, Environment | None]:
+    gathering = _Gathering(environ)
+    _gather_file(gathering, config)
+    _gather_environ(gathering)
+    environment = _environment_of(gathering)
+    _gather_secrets(gathering, environment)
+    return gathering, environment
 
 
 def describe(settings: Settings, sources: Mapping[str, str]) -> tuple[Described, ...]:
@@ -646,7 +667,7 @@ def _gather_file(gathering: _Gathering, config: Path | None) -> None:
         gathering.problems.append(f"{path}: is not TOML: {sanitise(str(error), 200)}")
         return
     for name, value in _flattened(document, gathering, str(path)):
-        if name in _CREDENTIALS:
+        if name in CREDENTIALS:
             gathering.problems.append(f"{name}: a secret does not belong in {path}; {_where_secrets_go(name)}")
         elif name in ABOUT:
             gathering.give(name, value, str(path))
@@ -691,11 +712,11 @@ def _environment_of(gathering: _Gathering) -> Environment | None:
 
 
 def _where_secrets_go(name: str) -> str:
-    return f"put it into the file {_CREDENTIALS[name]} in $CREDENTIALS_DIRECTORY (systemd: LoadCredential=)"
+    return f"put it into the file {CREDENTIALS[name]} in $CREDENTIALS_DIRECTORY (systemd: LoadCredential=)"
 
 
 def _gather_secrets(gathering: _Gathering, environment: Environment | None) -> None:
-    for name in _CREDENTIALS:
+    for name in CREDENTIALS:
         variable = variable_of(name)
         in_environ = gathering.given.pop(name, None)
         if in_environ is not None and environment is Environment.PRODUCTION:
@@ -704,7 +725,7 @@ def _gather_secrets(gathering: _Gathering, environment: Environment | None) -> N
         problems_before = len(gathering.problems)
         in_file = _credential(gathering, name)
         if in_file is not None:
-            gathering.give(name, Secret(in_file), f"credential {_CREDENTIALS[name]}")
+            gathering.give(name, Secret(in_file), f"credential {CREDENTIALS[name]}")
             if in_environ is not None:
                 gathering.warnings.append(f"{name}: {variable} is not used, the credential file goes first")
         elif len(gathering.problems) > problems_before:
@@ -726,7 +747,7 @@ def _credential(gathering: _Gathering, name: str) -> str | None:
     directory = gathering.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return None
-    path = Path(directory) / _CREDENTIALS[name]
+    path = Path(directory) / CREDENTIALS[name]
     try:
         with path.open("rb") as file:
             raw = file.read(_SECRET_MAX_BYTES + 1)
@@ -793,7 +814,7 @@ _REQUIRED = frozenset(name for name, info in Settings.model_fields.items() if in
 
 def _explained_elsewhere(name: str, gathering: _Gathering) -> bool:
     """A setting whose absence has been, or will be, reported by its own rule or follows from another problem."""
-    if name in _CREDENTIALS:
+    if name in CREDENTIALS:
         return True
     if name in ("queue", "socket"):
         return True  # they follow from data_dir

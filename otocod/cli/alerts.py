@@ -9,7 +9,7 @@ import typer
 
 from otocod.cli import output
 from otocod.cli.client import TIMEOUT_S
-from otocod.cli.commands import Json, command, new_app
+from otocod.cli.commands import Given, Json, command, new_app
 from otocod.cli.failure import DaemonDown, ExitStatus, Failed
 from otocod.cli.source import daemon, places, require_database
 
@@ -94,13 +94,17 @@ def raise_alarm(
     """Raise an alarm for a program beside the daemon: through it, or from here when it is down."""
     try:
         found = daemon().post("/v1/alerts", {"code": code, "text": text})
-    except DaemonDown:
+    except Failed as failure:
+        # Broken settings, which may be what the alarm is about, do not say where the daemon would be.
+        if not isinstance(failure, DaemonDown) and failure.status != ExitStatus.CONFIGURATION:
+            raise
         from otocod.alarms import ALARMS
 
         if code not in ALARMS or not ALARMS[code].is_outside:
             known = ", ".join(name for name, about in ALARMS.items() if about.is_outside)
             raise Failed(ExitStatus.USAGE, f"code: one of {known}") from None
-        _tell(_sent_from_here(code, f"{text} (otocod is not running)"), as_json)
+        results = _sent_from_here(code, f"{text} (otocod is not running)")
+        _tell(results, as_json, nobody=ExitStatus.NOT_AS_NEEDED)
         return
     if as_json:
         output.print_json(found)
@@ -108,7 +112,8 @@ def raise_alarm(
         output.say(f"{code}: kept, goes to {', '.join(found['channels']) or 'nobody: no channel is set up'}")
 
 
-def _tell(results: Sequence[Mapping[str, Any]], as_json: bool) -> None:
+def _tell(results: Sequence[Mapping[str, Any]], as_json: bool, *, nobody: ExitStatus = ExitStatus.FAILED) -> None:
+    """`nobody`: how it ends when no channel took it, so that whoever called may try again and repeat nothing."""
     if as_json:
         output.print_json(list(results))
     else:
@@ -120,8 +125,9 @@ def _tell(results: Sequence[Mapping[str, Any]], as_json: bool) -> None:
         raise Failed(
             ExitStatus.FAILED, "no channel is set up: see `alerts` in the settings; nobody would hear of an alarm"
         )
-    if not all(each["ok"] for each in results):
-        raise typer.Exit(ExitStatus.FAILED)
+    taken = [each["ok"] for each in results]
+    if not all(taken):
+        raise typer.Exit(ExitStatus.FAILED if any(taken) else nobody)
 
 
 def _user() -> str:
@@ -137,16 +143,19 @@ def _sent_from_here(code: str, text: str) -> list[dict[str, Any]]:
     from otocod.adapters.alerts.channels import channels_of
     from otocod.adapters.alerts.message import Alert, Origin, message_of
     from otocod.alarms import severity_of
-    from otocod.cli.upkeep import load
+    from otocod.config import ConfigInvalid, load_alerts
 
-    settings = load().settings
-    logs.configure("console", "error", secrets=settings.alerts.secrets, accounts=settings.accounts)
+    try:
+        settings, environment = load_alerts(Given.config, os.environ)
+    except ConfigInvalid as invalid:
+        raise Failed(ExitStatus.CONFIGURATION, "alerts cannot be sent", invalid.problems) from None
+    logs.configure("console", "error", secrets=settings.secrets)
     alert = Alert(None, time.time_ns() // 1000, code, severity_of(code), text)
-    origin = Origin(socket.gethostname(), settings.environment.value, f"cli-{os.getpid()}")
+    origin = Origin(socket.gethostname(), environment, f"cli-{os.getpid()}")
     message = message_of(origin, (alert,))
 
     async def send() -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*(_sent(channel, message) for channel in channels_of(settings.alerts))))
+        return list(await asyncio.gather(*(_sent(channel, message) for channel in channels_of(settings))))
 
     return asyncio.run(send())
 

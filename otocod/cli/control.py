@@ -12,6 +12,8 @@ from otocod.cli.commands import Bracket, Json, command
 from otocod.cli.failure import DaemonDown, ExitStatus, Failed
 from otocod.cli.source import daemon, places, status_from_daemon
 
+Yes = typer.Option(False, "--yes", help="Do not ask, on a terminal either.")
+
 
 def register(app: typer.Typer) -> None:
     for name, function in (
@@ -39,9 +41,11 @@ def close(
     at: str | None = typer.Option(
         "natural", "--at", metavar="natural|PRICE", help="Limit for one unit, or the natural price."
     ),
+    yes: bool = Yes,
     as_json: bool = Json,
 ) -> None:
     """Cancel the exits, confirm, close the position by a limit."""
+    _make_sure(bracket, "close", "its exits are cancelled and its position is closed", yes)
     _act(bracket, "close", {"at": at}, as_json)
 
 
@@ -75,9 +79,19 @@ def unfreeze(bracket: str = Bracket, as_json: bool = Json) -> None:
     _act(bracket, "unfreeze", {}, as_json)
 
 
-def release(bracket: str = Bracket, as_json: bool = Json) -> None:
+def release(bracket: str = Bracket, yes: bool = Yes, as_json: bool = Json) -> None:
     """Stop managing a bracket; its orders and position stay as they are."""
+    _make_sure(bracket, "release", "nobody watches its orders and its position any more, for good", yes)
     _act(bracket, "release", {}, as_json)
+
+
+def _make_sure(bracket: str, verb: str, what: str, yes: bool) -> None:
+    """Asks a person at a terminal, with the bracket in sight. A program has made up its mind when it calls."""
+    if yes or not sys.stdin.isatty():
+        return
+    found = daemon().get(bracket_path(bracket))
+    named = f"{found['bracket_id']}  {found['client_ref']}  {found['account']}  {found['state']}"
+    output.ask(f"{named}\n{verb}: {what}", verb)
 
 
 def _act(bracket: str, verb: str, body: dict[str, Any], as_json: bool) -> None:
@@ -120,11 +134,7 @@ def _is_sure(client: Client, body: dict[str, Any]) -> bool:
     except Failed as refused:
         if refused.status != ExitStatus.REFUSED:
             raise
-        for reason in refused.reasons:
-            output.complain(reason)
-        output.complain("type `flatten` to go on:")
-        if sys.stdin.readline().strip() != "flatten":
-            raise Failed(ExitStatus.REFUSED, "not confirmed, nothing was changed") from None
+        output.ask("\n".join(refused.reasons), "flatten")
     return True
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from otocod.cli.failure import ExitStatus, Failed
 from otocod.text import sanitise
 
 _TEXT_LIMIT = 20_000
@@ -23,6 +24,17 @@ def say(line: str = "") -> None:
 
 def complain(line: str) -> None:
     sys.stderr.write(sanitise(line, _TEXT_LIMIT) + "\n")
+
+
+def ask(question: str, word: str) -> None:
+    """Goes on when `word` is typed. Raises Failed (4) otherwise, and where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        raise Failed(ExitStatus.REFUSED, f"{question} (not asked, for this is no terminal: say --yes)")
+    for line in question.split("\n"):
+        complain(line)
+    complain(f"type `{word}` to go on:")
+    if sys.stdin.readline().strip() != word:
+        raise Failed(ExitStatus.REFUSED, "not confirmed, nothing was changed")
 
 
 def flush() -> None:

@@ -56,14 +56,22 @@ def test_halted_market_gets_no_orders_however_long_it_lasts() -> None:
 
 
 @pytest.mark.covers("F86")
-async def test_stalled_event_loop_says_nothing_to_the_watchdog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stalled_event_loop_or_store_says_nothing_to_the_watchdog(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.setblocking(False)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         monkeypatch.setenv("WATCHDOG_USEC", "40000")
         monkeypatch.delenv("WATCHDOG_PID", raising=False)
-        watchdog = asyncio.create_task(bootstrap._watchdog())
+        answering = asyncio.Event()
+        answering.set()
+
+        async def store_answers() -> None:
+            await answering.wait()
+
+        watchdog = asyncio.create_task(bootstrap._watchdog(store_answers))
         loop = asyncio.get_running_loop()
         assert await asyncio.wait_for(loop.sock_recv(manager, 64), 5) == b"WATCHDOG=1"
         # What stalls a loop is a call that does not return: ten times the interval in one.
@@ -72,6 +80,12 @@ async def test_stalled_event_loop_says_nothing_to_the_watchdog(tmp_path: Path, m
             pass
         with pytest.raises(BlockingIOError):
             manager.recv(64)
+        assert await asyncio.wait_for(loop.sock_recv(manager, 64), 5) == b"WATCHDOG=1"
+        # A store's thread that hangs is not made up for by a loop that turns.
+        answering.clear()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.sock_recv(manager, 64), 0.2)
+        answering.set()
         assert await asyncio.wait_for(loop.sock_recv(manager, 64), 5) == b"WATCHDOG=1"
         watchdog.cancel()
 

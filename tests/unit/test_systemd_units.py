@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
-UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
-INSTALLED = "/opt/otocod/bin/otocod"
-# Known since systemd 254; older ones say so and go on with RestartSec= alone.
-NEW_KEYS = ("RestartSteps", "RestartMaxDelaySec")
+from otocod.adapters import service_files
+from otocod.alarms import ALARMS
+from otocod.cli.failure import ExitStatus
+from otocod.config import CREDENTIALS
+
+UNITS = service_files.packaged_directory()
 EXPOSURE_MAX = 1.5
 
+DAEMON = "otocod.service"
 analyze = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(analyze is None, reason="systemd-analyze is not installed: only it can judge units")
 
@@ -32,19 +35,15 @@ def systemd_version(directory: Path) -> int:
 
 @pytest.fixture
 def units(tmp_path: Path) -> Path:
-    """Copies whose command exists here, and without the keys that this systemd does not know yet."""
-    is_old = analyze is not None and systemd_version(tmp_path) < 254
-    for path in UNITS.iterdir():
-        text = path.read_text().replace(INSTALLED, "/bin/true")
-        if is_old:
-            text = re.sub(rf"^({'|'.join(NEW_KEYS)})=.*\n", "", text, flags=re.MULTILINE)
-        (tmp_path / path.name).write_text(text)
-    return tmp_path
+    """As the installation writes them for this systemd, with a command that exists here."""
+    for file in service_files.service_files(tmp_path, "/bin/true", systemd_version(tmp_path)):
+        service_files.put(file, dry_run=False)
+    return tmp_path / "etc/systemd/system"
 
 
 @needs_systemd
 def test_systemd_has_nothing_to_say_against_any_unit(units: Path) -> None:
-    names = [path.name.replace("@.", "@otocod.service.") for path in UNITS.iterdir() if path.suffix != ".conf"]
+    names = [path.name.replace("@.", "@otocod.service.") for path in units.iterdir()]
     assert len(names) >= 6
     found = run("verify", "--man=no", *(f"./{name}" for name in names), directory=units)
     # systemd reads every unit of the machine along; what is wrong with those is not ours.
@@ -61,9 +60,10 @@ def test_systemd_would_notice_a_wrong_unit(units: Path) -> None:
 
 
 @needs_systemd
-def test_the_daemon_is_little_exposed(units: Path) -> None:
-    found = run("security", "--offline=yes", "--no-pager", "./otocod.service", directory=units)
-    exposure = re.search(r"exposure level for otocod.service: ([0-9.]+)", found.stdout)
+@pytest.mark.parametrize("name", ["otocod", "otocod-backup", "otocod-audit", "otocod-alert@"])
+def test_every_service_is_little_exposed(units: Path, name: str) -> None:
+    found = run("security", "--offline=yes", "--no-pager", f"./{name}.service", directory=units)
+    exposure = re.search(r"exposure level for \S+: ([0-9.]+)", found.stdout)
     assert exposure is not None, found.stderr
     assert float(exposure[1]) <= EXPOSURE_MAX, found.stdout
 
@@ -87,12 +87,41 @@ def test_the_daemon_is_restarted_but_for_what_would_happen_again() -> None:
     # A refused log-in is waited out for hours; the process must not be ended for it.
     assert keys["TimeoutStartSec"] == ["infinity"]
     assert int(keys["TimeoutStopSec"][0]) > 10
+    assert int(keys["WatchdogSec"][0]) > 0
+    first_s, last_s = int(keys["RestartSec"][0]), int(keys["RestartMaxDelaySec"][0])
+    assert first_s <= 5 < last_s
+    assert int(keys["RestartSteps"][0]) > 1
+
+
+def test_a_failed_unit_is_told_to_a_person_and_again_until_somebody_takes_it() -> None:
+    keys = keys_of("otocod-alert@.service")
+    assert keys["ExecStart"][0].startswith(f"{service_files.PACKAGED_EXECUTABLE} alerts raise unit_failed ")
+    assert ALARMS["unit_failed"].is_outside
+    # Without its credentials it could only log.
+    assert set(keys["LoadCredential"]) == {name for key, name in CREDENTIALS.items() if "alerts." in key} - {
+        CREDENTIALS["alerts.deadman_url"]
+    }
+    assert keys["Restart"] == ["on-failure"]
+    prevented = {int(status) for status in keys["RestartPreventExitStatus"][0].split()}
+    assert prevented == {ExitStatus.FAILED, ExitStatus.USAGE, ExitStatus.CONFIGURATION}
+    assert keys["StartLimitIntervalSec"] == ["0"]
+    assert "AF_INET" in keys["RestrictAddressFamilies"][0]
+
+
+def test_an_older_systemd_is_not_given_what_it_does_not_know() -> None:
+    def daemon(version: int) -> str:
+        (file,) = [f for f in service_files.service_files(Path("/"), "/x/otocod", version) if f.path.name == DAEMON]
+        return file.text
+
+    assert "RestartSteps=" not in daemon(252)
+    assert "RestartSteps=" in daemon(254)
+    assert "ExecStart=/x/otocod run\n" in daemon(252)
 
 
 @pytest.mark.covers("F118")
 def test_the_daemon_gets_its_secrets_as_credentials_and_leaves_no_core_dump() -> None:
     keys = keys_of("otocod.service")
-    assert keys["LoadCredential"] == ["otocod-client-secret", "otocod-refresh-token"]
+    assert set(keys["LoadCredential"]) == set(CREDENTIALS.values())
     assert keys["LimitCORE"] == ["0"]
     assert not [value for value in keys["Environment"] if "SECRET" in value or "TOKEN" in value]
 

@@ -13,7 +13,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, cast
@@ -231,6 +231,15 @@ class SqliteStore:
             # A caller that is cancelled here leaves the writer to finish by itself.
             await asyncio.shield(self._task)
 
+    async def answers(self) -> None:
+        """Returns once the writer's thread has come round, behind whatever it is at; at once if the store has failed
+        or is closing. Never returns while that thread hangs.
+        """
+        if self._failure is None and not self._is_closing:
+            # The driver's word for a connection that has been closed meanwhile.
+            with suppress(ValueError):
+                await self._driver.run(_come_round)
+
     @property
     def failure(self) -> FailureKind | None:
         """Why the store takes nothing more; None while it works. A full disk is no such reason."""
@@ -408,6 +417,10 @@ class SqliteStore:
 
 
 # What follows runs on the driver's thread.
+
+
+def _come_round(_connection: sqlite3.Connection) -> None:
+    return None
 
 
 def _in_transaction(connection: sqlite3.Connection, work: Callable[..., T], *arguments: object) -> T:

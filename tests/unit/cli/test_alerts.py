@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from otocod.cli import app
+from otocod.cli import alerts, app
+from tests.support.outside import MailServer, Web, outside
 from tests.unit.cli.test_app import Daemon, _serving, data_dir
 
 __all__ = ["data_dir"]
@@ -95,3 +96,48 @@ def test_list_shows_what_became_of_each_alarm_without_escapes(
     assert "\x1b" not in out
     assert app.run(["alerts", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["deliveries"] == [delivery]
+
+
+@pytest.fixture
+def outside_only(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Web, MailServer]]:
+    """No daemon, a settings file that is not TOML, and a webhook given as a credential."""
+    broken = tmp_path / "broken.toml"
+    broken.write_text("environment = [")
+    monkeypatch.setenv("OTOCOD_CONFIG", str(broken))
+    monkeypatch.setattr(alerts, "_BETWEEN_S", 0.0)
+    with outside() as (web, mail):
+        credentials = tmp_path / "credentials"
+        credentials.mkdir()
+        (credentials / "otocod-webhook-url").write_text(f"{web.url}/hook")
+        monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
+        yield web, mail
+
+
+@pytest.mark.covers("F74", "F95")
+def test_an_alarm_about_broken_settings_goes_out_although_the_settings_are_broken(
+    outside_only: tuple[Web, MailServer], capsys: pytest.CaptureFixture[str]
+) -> None:
+    web, _ = outside_only
+    assert app.run(["alerts", "raise", "unit_failed", "otocod.service has failed"]) == 0
+    assert web.codes == ["unit_failed"]
+    assert "otocod.service has failed" in web.posts[0]["text"]
+    assert web.posts[0]["environment"] == "unknown"
+    assert web.url not in capsys.readouterr().out
+
+
+def test_an_alarm_that_nobody_takes_ends_with_75_and_one_that_somebody_took_with_1(
+    outside_only: tuple[Web, MailServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web, mail = outside_only
+    web.answers += [500] * 3
+    assert app.run(["alerts", "raise", "unit_failed", "x"]) == 75
+    monkeypatch.setenv("OTOCOD_ALERTS__SMTP_HOST", "127.0.0.1")
+    monkeypatch.setenv("OTOCOD_ALERTS__SMTP_PORT", str(mail.port))
+    monkeypatch.setenv("OTOCOD_ALERTS__SMTP_SECURITY", "none")
+    monkeypatch.setenv("OTOCOD_ALERTS__EMAIL_FROM", "otocod@example.org")
+    monkeypatch.setenv("OTOCOD_ALERTS__EMAIL_TO", "me@example.org")
+    web.answers += [500] * 3
+    assert app.run(["alerts", "raise", "unit_failed", "x"]) == 1
+    assert len(mail.mails) == 1
+    monkeypatch.setenv("OTOCOD_ALERTS__EMAIL_TO", "")
+    assert app.run(["alerts", "raise", "unit_failed", "x"]) == 78

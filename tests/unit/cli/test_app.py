@@ -1,5 +1,6 @@
 """The command line as typed: exit statuses, one clear line, no traceback, no slow imports where speed counts."""
 
+import io
 import json
 import os
 import subprocess
@@ -164,9 +165,9 @@ def daemon(data_dir: Path) -> Iterator[Daemon]:
         (["doctor"], 1),
         (["halt", "--level", "flatten", "--yes"], 75),
         (["alerts", "list"], 75),
-        (["alerts", "test"], 78),
+        (["alerts", "test"], 1),
         (["alerts", "raise", "double_exit", "not yours"], 2),
-        (["alerts", "raise", "backup_failed", "no room"], 78),
+        (["alerts", "raise", "backup_failed", "no room"], 1),
         (["status", "--config", "/nowhere/otocod.toml"], 78),
         (["submit", "/nowhere/request.json", "--account", "A1"], 1),
     ],
@@ -341,3 +342,33 @@ def test_frequent_commands_load_nothing_slow(data_dir: Path, argv: list[str]) ->
             [sys.executable, "-c", program], env=environ, input="{}", capture_output=True, text=True, timeout=30
         )
     assert done.stderr.splitlines()[-1] == "[]"
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.covers("F123")
+@pytest.mark.parametrize("verb", ["close", "release"])
+@pytest.mark.parametrize(
+    ("typed", "more", "status"), [("VERB\n", [], 0), ("yes\n", [], 4), ("\n", ["--yes"], 0), (None, [], 0)]
+)
+def test_what_cannot_be_undone_is_asked_of_a_person_with_the_bracket_in_sight(
+    daemon: Daemon,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    verb: str,
+    typed: str | None,
+    more: list[str],
+    status: int,
+) -> None:
+    stdin = io.StringIO() if typed is None else _Terminal(typed.replace("VERB", verb))
+    monkeypatch.setattr("sys.stdin", stdin)
+    daemon.answers["GET /v1/brackets/ref%3Ar1"] = (200, BRACKET)
+    daemon.answers[f"POST /v1/brackets/ref%3Ar1/{verb}"] = (200, BRACKET)
+    found, _, err = run(verb, "ref:r1", *more)
+    assert found == status
+    assert (f"POST /v1/brackets/ref%3Ar1/{verb}" in [call for call, _ in daemon.asked]) is (status == 0)
+    was_asked = typed is not None and not more
+    assert ("5WT00001" in err and f"type `{verb}`" in err) is was_asked
