@@ -23,6 +23,7 @@ help:
 	@echo "make sim     simulated brackets under drawn faults: make sim SEEDS=1..1000"
 	@echo "make bench   from fill to wire and the rest, beside their floors; ten minutes"
 	@echo "make sim-long  200,000 of them"
+	@echo "make systemd-proof  docs/operate.md typed into a fresh Debian 12 under systemd; as root"
 	@echo "make lint    format, lint, types, import contracts"
 	@echo "make format  rewrite the sources as make lint wants them"
 	@echo "make lock    pin dependencies anew"
@@ -73,6 +74,12 @@ sim-long: $(STAMP)
 	@$(BIN)/python -m tests.simulation --seeds $(LONG_SEEDS)
 
 BENCH_ARGS ?=
+
+PROOF_ARGS ?=
+
+.PHONY: systemd-proof
+systemd-proof: $(STAMP)
+	@$(BIN)/python -m tests.systemd_proof $(PROOF_ARGS)
 
 .PHONY: bench
 bench: $(STAMP)

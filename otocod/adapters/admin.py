@@ -98,7 +98,7 @@ def _bound(path: Path) -> socket.socket:
 
 
 def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web.Application:
-    app = web.Application(middlewares=[failures], client_max_size=BODY_MAX_BYTES)
+    app = web.Application(middlewares=[_record_commands, failures], client_max_size=BODY_MAX_BYTES)
     routes = _Routes(service)
     app.add_routes(
         [
@@ -128,6 +128,16 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
         ]
     )
     return app
+
+
+@web.middleware
+async def _record_commands(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever asks for a change leaves a line, also when it was refused: not every command has a bracket's journal."""
+    by = peer(request) if request.method == "POST" and request.transport is not None else ""
+    answer = await handler(request)
+    if by:
+        log.info("commanded", by=by, call=request.path, status=answer.status)
+    return answer
 
 
 @web.middleware

@@ -99,10 +99,10 @@ class Halts:
         self._store.commit(Setting(HALT_LEVEL, level.value))
         return self._store.commit(Setting(HALT, reason))
 
-    def resume(self) -> "asyncio.Future[None]":
+    def resume(self, by: str = "otocod") -> "asyncio.Future[None]":
         self._set(HaltLevel.NONE, None, "")
         self._asked_us.clear()
-        log.info("resumed")
+        log.info("resumed", by=by)
         self._look_again()
         self._store.commit(Setting(HALT_LEVEL, HaltLevel.NONE.value))
         return self._store.commit(Setting(HALT, ""))

@@ -240,7 +240,7 @@ class OperatorService:
         self._supervisor.notifier.alarm(Alarm(self._supervisor.clock.now_us(), code, text))
 
     async def resume(self, *, by: str) -> JsonObject:
-        await self._supervisor.resume()
+        await self._supervisor.resume(by)
         return await self.status()
 
     async def reconcile(self, *, dry_run: bool, by: str) -> JsonObject:

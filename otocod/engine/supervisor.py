@@ -388,8 +388,8 @@ class Supervisor:
         """In force from this moment on, and after a restart too. Exits are managed as ever."""
         return self.halts.halt(reason, level, by)
 
-    def resume(self) -> "asyncio.Future[None]":
-        return self.halts.resume()
+    def resume(self, by: str = "otocod") -> "asyncio.Future[None]":
+        return self.halts.resume(by)
 
     def _takes_requests(self) -> bool:
         is_able = self.is_ready and not self.is_stopping and self._disk_alarm is None

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from otocod import logs
 from otocod.adapters.admin import EVENTS_LIMIT_MAX, EVENTS_WAIT_MAX_S, AdminSocket
 from otocod.cli.client import Client, bracket_path
 from otocod.cli.failure import DaemonDown, Failed
@@ -229,6 +230,24 @@ async def test_commands_carry_who_asked_as_the_kernel_says(tmp_path: Path) -> No
             ("halt", "", ME, "flatten", True),
             ("reconcile", True, ME),
         ]
+
+
+@pytest.mark.covers("F123")
+async def test_each_command_leaves_a_line_with_who_asked_and_what_came_of_it_and_a_look_leaves_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "_state", logs._State())
+    logs.configure("json", "info")
+    async with serving(tmp_path / "otocod.sock") as served:
+        await served.post("/v1/resume")
+        served.service.fail = AdminRefused(("it is over",))
+        with pytest.raises(Failed):
+            await served.post(bracket_path("b1", "close"))
+        served.service.fail = None
+        await served.get("/v1/status")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [(line["by"], line["call"], line["status"]) for line in lines if line["event"] == "commanded"]
+    assert told == [(ME, "/v1/resume", 200), (ME, "/v1/brackets/b1/close", 409)]
 
 
 async def test_filters_and_paging_reach_the_service_within_their_bounds(tmp_path: Path) -> None:
