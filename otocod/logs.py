@@ -10,6 +10,7 @@ numbers are masked and text from outside is stripped on the way out, whoever log
 
 import ast
 import logging
+import os
 import re
 import sys
 import traceback
@@ -22,6 +23,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
+from otocod.journald import Journal, is_journal
 from otocod.text import sanitise, sanitise_lines
 
 MASK = "******"
@@ -38,7 +40,6 @@ EVENTS: Mapping[str, str] = {
     "capability_learned": "the broker proved to take, or not to take, a mode of protection",
     "capability_unproved": "a dry-run of a mode of protection had no clear answer",
     "change_rejected": "the database rejects the record of one bracket: a bug; it is frozen",
-    "clean_stop_not_recorded": "the database did not take the record of this stop; the next start treats it as a crash",
     "command_failed": "a request to the broker ended in a bug of ours; its outcome is treated as unknown",
     "command_orphaned": "a request was answered after whoever asked had gone",
     "commanded": "an operator asked for something by the socket: who, what, and the HTTP status it was answered with",
@@ -145,6 +146,7 @@ class _State:
     # Until configure() is called, as in a command that prints its result, only trouble is worth a line.
     threshold: int = _LEVELS["warning"]
     stream: TextIO | None = None  # None: sys.stderr as it is at the time of writing
+    journal: Journal | None = None  # where lines go instead, if standard error is the journal's
     masker: Masker = field(default_factory=Masker)
     console: structlog.dev.ConsoleRenderer = field(
         default_factory=lambda: structlog.dev.ConsoleRenderer(colors=False, timestamp_key="at")
@@ -197,6 +199,7 @@ def configure(
     _state.json = format == "json"
     _state.threshold = _LEVELS[level]
     _state.stream = stream
+    _state.journal = _journal_behind(stream)
     colors = not _state.json and (stream or sys.stderr).isatty()
     _state.console = structlog.dev.ConsoleRenderer(
         colors=colors, timestamp_key="at", exception_formatter=structlog.dev.plain_traceback
@@ -206,6 +209,14 @@ def configure(
     for account in accounts:
         _state.masker.hide_account(account)
     _use_for_libraries()
+
+
+def _journal_behind(stream: TextIO | None) -> Journal | None:
+    try:
+        descriptor = (stream or sys.stderr).fileno()
+    except (OSError, ValueError):
+        return None
+    return Journal() if is_journal(descriptor, os.environ) else None
 
 
 def hide(secret: str) -> None:
@@ -221,7 +232,7 @@ def masked(text: str) -> str:
 def emit_ready(**fields: Any) -> None:
     """The line that tells supervisors and tests that requests are taken: JSON whatever the format and the level."""
     entry = _finish({"event": "ready", **fields}, "info")
-    _write(_json_line(entry))
+    _write(_json_line(entry), entry)
 
 
 def _finish(entry: MutableMapping[str, Any], level: str) -> dict[str, Any]:
@@ -284,14 +295,18 @@ def _json_line(entry: dict[str, Any]) -> str:
     return msgspec.json.encode(entry).decode()
 
 
-def _render(_logger: object, level: str, entry: MutableMapping[str, Any]) -> str:
+def _render(_logger: object, level: str, entry: MutableMapping[str, Any]) -> tuple[tuple[str, dict[str, Any]], Any]:
+    """What the writer is called with: the line, and the entry that it shows."""
     finished = _finish(entry, level)
     if _state.json:
-        return _json_line(finished)
-    return str(_state.console(None, level, finished))
+        return (_json_line(finished), finished), {}
+    # The renderer takes the entry apart.
+    return (str(_state.console(None, level, dict(finished))), finished), {}
 
 
-def _write(line: str) -> None:
+def _write(line: str, entry: Mapping[str, object]) -> None:
+    if _state.journal is not None and _state.journal.send(line, entry):
+        return
     stream = _state.stream or sys.stderr
     try:
         stream.write(line + "\n")
@@ -304,8 +319,8 @@ def _write(line: str) -> None:
 class _Writer:
     """What structlog writes finished lines to; the level is in the line already."""
 
-    def debug(self, line: str) -> None:
-        _write(line)
+    def debug(self, line: str, entry: Mapping[str, object]) -> None:
+        _write(line, entry)
 
     info = warning = error = debug
 
@@ -346,6 +361,7 @@ class LoggedEvent:
     """One call of a log method in the source. `name` is None if it is not written out as text."""
 
     name: str | None
+    level: str
     path: Path
     line: int
 
@@ -358,9 +374,10 @@ def logged_events(root: Path) -> Iterator[LoggedEvent]:
     """
     for path in sorted(root.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), str(path))):
-            if isinstance(node, ast.Call) and _is_log_call(node.func):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_log_call(node.func):
+                level = "error" if node.func.attr == "exception" else node.func.attr
                 for name in _literals(node.args[0]) if node.args else (None,):
-                    yield LoggedEvent(name, path, node.lineno)
+                    yield LoggedEvent(name, level, path, node.lineno)
 
 
 def undocumented(root: Path) -> list[str]:
@@ -380,14 +397,8 @@ def _literals(argument: ast.expr) -> tuple[str | None, ...]:
     return (None,)
 
 
-def _is_log_call(function: ast.expr) -> bool:
-    if not isinstance(function, ast.Attribute) or function.attr not in (
-        "debug",
-        "info",
-        "warning",
-        "error",
-        "exception",
-    ):
+def _is_log_call(function: ast.Attribute) -> bool:
+    if function.attr not in ("debug", "info", "warning", "error", "exception"):
         return False
     receiver = function.value
     while isinstance(receiver, ast.Call) and isinstance(receiver.func, ast.Attribute):

@@ -219,6 +219,11 @@ def test_every_event_in_the_code_is_documented() -> None:
     assert [each for each in undocumented(package) if not each.startswith(tuple(map(str, own)))] == []
 
 
+def test_every_documented_event_is_said_somewhere() -> None:
+    said = {event.name for event in logs.logged_events(Path(otocod.__file__).parent)}
+    assert set(EVENTS) - said == {"ready"}, "written by emit_ready alone"
+
+
 def test_event_names_are_words_with_underscores_in_alphabetical_order() -> None:
     assert list(EVENTS) == sorted(EVENTS)
     assert all(name.replace("_", "a").isalpha() and name.islower() for name in EVENTS)
