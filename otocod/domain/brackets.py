@@ -5,11 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import cached_property
 
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
-from otocod.domain.orders import Order, OrderState
-from otocod.domain.records import Derived, changed
+from otocod.domain.orders import Order, OrderState, View
+from otocod.domain.records import Derived, changed, derived
 from otocod.domain.request_types import BracketRequest
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
@@ -106,6 +105,12 @@ def made_id(bracket_id: BracketId, role: Role, number: int) -> ExternalIdentifie
     return ExternalIdentifier(str(uuid.uuid5(uuid.UUID(bracket_id), f"{role}/{number}")))
 
 
+# What stays when an order changes: all that is counted in fills unless its views do, else what the other kind has.
+_OF_FILLS = ("size", "entry_units", "exit_units", "open_by_leg", "open_units", "entry_net_price")
+_OF_ENTRIES = ("size", "entries", "entry_units", "entry_net_price")
+_OF_EXITS = ("size", "exits", "exit_units")
+
+
 @dataclass(frozen=True, slots=True)
 class Bracket(Derived):
     bracket_id: BracketId
@@ -195,7 +200,7 @@ class Bracket(Derived):
         """
         return self.created_at_us + self.broker_clock_offset_us - LISTING_MARGIN_US
 
-    @cached_property
+    @derived
     def size(self) -> int:
         """Units of the spread asked for."""
         return size_of(self.request.entry.legs)
@@ -203,11 +208,11 @@ class Bracket(Derived):
     def orders_of(self, *roles: Role) -> tuple[Order, ...]:
         return tuple(order for order in self.orders if order.role in roles)
 
-    @cached_property
+    @derived
     def entries(self) -> tuple[Order, ...]:
         return self.orders_of(Role.ENTRY)
 
-    @cached_property
+    @derived
     def exits(self) -> tuple[Order, ...]:
         """Targets, stops and closes: all that takes the position down."""
         return self.orders_of(Role.TARGET, Role.STOP, Role.CLOSE)
@@ -220,12 +225,21 @@ class Bracket(Derived):
 
     def with_order(self, order: Order) -> "Bracket":
         """The bracket with this order in place of its former self, or added."""
+        orders = (*self.orders, order)
+        views: tuple[View, ...] = ()
         for index, old in enumerate(self.orders):
             if old.external_identifier == order.external_identifier:
                 if old == order:
                     return self
-                return self.changed({"orders": (*self.orders[:index], order, *self.orders[index + 1 :])})
-        return self.changed({"orders": (*self.orders, order)})
+                orders = (*self.orders[:index], order, *self.orders[index + 1 :])
+                views = old.views
+                break
+        new = self.changed({"orders": orders})
+        kept = _OF_EXITS if order.role is Role.ENTRY else _OF_ENTRIES
+        for name in kept if order.views != views else (*kept, *_OF_FILLS):
+            if name in self.__dict__:
+                new.__dict__[name] = self.__dict__[name]
+        return new
 
     def changed(self, changes: Mapping[str, object]) -> "Bracket":
         new = changed(self, changes)
@@ -238,16 +252,16 @@ class Bracket(Derived):
         found = list(orders)
         return {leg.symbol: sum(order.filled(leg.symbol) for order in found) for leg in self.request.entry.legs}
 
-    @cached_property
+    @derived
     def entry_units(self) -> int:
         """Whole units of the spread that the entry has filled."""
         return matched_units(self.request.entry.legs, self.filled_of(self.entries))
 
-    @cached_property
+    @derived
     def exit_units(self) -> int:
         return matched_units(self.request.entry.legs, self.filled_of(self.exits))
 
-    @cached_property
+    @derived
     def open_by_leg(self) -> dict[str, int]:
         """Per leg, entry fills less exit fills and less what others took; negative is a surplus, a position opened the
         wrong way. What others took never makes one: an exit's fill that is heard of later explains it.
@@ -256,13 +270,13 @@ class Bracket(Derived):
         left = {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
         return {symbol: max(0, q - taken.get(symbol, 0)) if q > 0 else q for symbol, q in left.items()}
 
-    @cached_property
+    @derived
     def open_units(self) -> int:
         """Whole units of the spread that are open and ours to close: never more than were asked for."""
         is_open = matched_units(self.request.entry.legs, {s: max(q, 0) for s, q in self.open_by_leg.items()})
         return min(is_open, max(self.size - self.exit_units, 0))
 
-    @cached_property
+    @derived
     def entry_net_price(self) -> Decimal | None:
         """Signed net fill price per unit, once every fill of the entry is known."""
         return _net_fill_price(self.entries)
@@ -271,7 +285,7 @@ class Bracket(Derived):
     def exit_net_price(self) -> Decimal | None:
         return _net_fill_price(self.exits)
 
-    @cached_property
+    @derived
     def unknown_orders(self) -> tuple[Order, ...]:
         return tuple(order for order in self.orders if order.state is OrderState.UNKNOWN)
 

@@ -39,6 +39,7 @@ from otocod.domain.moving_stop import best_price_held
 from otocod.domain.orders import BrokerStatus, Order, OrderReport, OrderState, Refusal
 from otocod.domain.outside import learn_positions
 from otocod.domain.reconcile import attribute, spec_from_report
+from otocod.domain.records import changed
 from otocod.domain.specs import Protection, Role
 from otocod.domain.timing import RETRY_FIRST_US, RETRY_MAX_US, VERIFY_AGAIN_US, backoff_us
 from otocod.domain.turn import Turn
@@ -176,7 +177,7 @@ def learn_report(turn: Turn, report: OrderReport, external_identifier: ExternalI
     if learned is order and order.state is not OrderState.UNKNOWN:
         return
     if learned.acknowledged_at_us is None:
-        learned = replace(learned, acknowledged_at_us=turn.now_us)
+        learned = changed(learned, {"acknowledged_at_us": turn.now_us})
     turn.put(learned)
     observe(turn, learned)
     if learned.replaces is not None:

@@ -15,11 +15,11 @@ absence of repeats, and REST answers race with it.
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
-from functools import cached_property, reduce
+from functools import reduce
 from typing import TypeVar
 
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier, FillId
-from otocod.domain.records import Derived, changed
+from otocod.domain.records import Derived, changed, derived
 from otocod.domain.specs import Action, OrderSpec, OrderType, Role
 
 T = TypeVar("T", str, Decimal, BrokerOrderId, ComplexOrderId, OrderType)
@@ -305,7 +305,7 @@ class Order(Derived):
     # Broker ids that a move of ours was asked for: what follows them is another order of the bracket.
     moved_ids: tuple[BrokerOrderId, ...] = ()
 
-    @cached_property
+    @derived
     def is_terminal(self) -> bool:
         """Nothing that carries its identifier can fill any more: a double that still works keeps it open."""
         if not self.state.is_terminal:
@@ -316,7 +316,7 @@ class Order(Derived):
     def is_known_at_broker(self) -> bool:
         return bool(self.views)
 
-    @cached_property
+    @derived
     def heads(self) -> tuple[View, ...]:
         """The views that no other view replaces. More than one: two orders carry this id, and only one may live."""
         by_id = {view.broker_order_id: view for view in self.views}
@@ -329,7 +329,7 @@ class Order(Derived):
             if view.broker_order_id not in replaced and (view.replaced_by is None or view.replaced_by not in ids)
         )
 
-    @cached_property
+    @derived
     def head(self) -> View | None:
         """The view that speaks for the order: a working one if there is one, else the furthest along, oldest first."""
         heads = self.heads
@@ -343,7 +343,7 @@ class Order(Derived):
         # A fill aborts the replacement that is under way: the original, not what was to follow, is the order.
         return next((view for view in self.views if view.status is BrokerStatus.FILLED), head)
 
-    @cached_property
+    @derived
     def unseen_heirs(self) -> tuple[BrokerOrderId, ...]:
         """Orders that somebody else put in the place of this one and that no report has shown: it is not over."""
         ids = {view.broker_order_id for view in self.views}
@@ -376,7 +376,7 @@ class Order(Derived):
             found = self._filled[symbol] = self._count_filled(symbol)
         return found
 
-    @cached_property
+    @derived
     def _filled(self) -> dict[str, int]:
         return {}
 
@@ -407,15 +407,15 @@ class Order(Derived):
         asked = sum(leg.quantity for leg in self.spec.legs if leg.symbol == symbol)
         return asked if view.replaces is None else max(asked - before, 0)
 
-    @cached_property
+    @derived
     def has_any_fill(self) -> bool:
         return any(self.filled(leg.symbol) for leg in self.spec.legs)
 
-    @cached_property
+    @derived
     def has_all_fills(self) -> bool:
         return all(view.has_all_fills or not view.status.is_terminal for view in self.views)
 
-    @cached_property
+    @derived
     def fills(self) -> tuple[tuple[str, Fill], ...]:
         """(symbol, fill), each fill id once, in the order of symbols and fill ids."""
         found = {fill.fill_id: (leg.symbol, fill) for view in self.views for leg in view.legs for fill in leg.fills}

@@ -17,6 +17,7 @@ from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import followed
 from otocod.domain.orders import BrokerStatus, Order, OrderState, Refusal, View
 from otocod.domain.outside import changed_outside
+from otocod.domain.records import changed
 from otocod.domain.specs import OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, scaled_legs
 from otocod.domain.timing import (
@@ -274,7 +275,7 @@ def _fit(turn: Turn, role: Role, spec: OrderSpec, open_units: int) -> None:
         return
     if any(order.state is OrderState.UNKNOWN for order in live) or turn.bracket.suspects:
         return  # it may be working: only its absence, or its turning up, lets the next one go
-    missing = replace(spec, legs=scaled_legs(spec.legs, open_units - covered))
+    missing = changed(spec, {"legs": scaled_legs(spec.legs, open_units - covered)})
     after_absence = any(
         order.state is OrderState.ABSENT and not order.is_settled for order in turn.bracket.orders_of(role)
     )
