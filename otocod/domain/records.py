@@ -1,8 +1,9 @@
 """Records that are changed by making new ones, often: a decision makes some ten."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, make_dataclass
 from functools import cache
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 R = TypeVar("R")
@@ -32,39 +33,33 @@ class derived(Generic[T]):  # noqa: N801  # stands where `property` would
 
 
 @cache
-def _copier(kind: type[Any]) -> tuple[frozenset[str], Callable[[Any], Any]]:
-    """The names of a record's fields, and what makes a bare copy of one: without what was derived, and not frozen yet,
-    `__class__` is still to be set.
+def _draft(kind: type[Any]) -> tuple[dict[str, int], Callable[[Any], tuple[object, ...]], type[Any]]:
+    """For a kind of record: the places of its fields, what reads them all, and a twin of the same layout.
 
     The `__init__` of a frozen record sets field by field through `object.__setattr__`: 7 µs for a bracket, and a
-    decision makes ten. Its twin has the same layout, takes plain assignments (0.5 µs) and can become the record.
+    decision makes ten. The twin is not frozen, so its own takes a third of that, and it can become the record.
     """
     names = [field.name for field in fields(kind)]
-    twin = type(f"{kind.__name__}Draft", kind.__bases__, {"__slots__": tuple(names)})
-    lines = [f"    new.{name} = old.{name}" for name in names]
-    made: dict[str, Any] = {"twin": twin}
-    # As dataclasses makes its own methods: only written out are the assignments this cheap.
-    exec("\n".join(["def copy(old):", "    new = twin()", *lines, "    return new"]), made)  # noqa: S102
-    return frozenset(names), made["copy"]
+    twin = make_dataclass(f"{kind.__name__}Draft", names, bases=kind.__bases__, slots=True, eq=False, repr=False)
+    return {name: place for place, name in enumerate(names)}, attrgetter(*names), twin
 
 
 def changed(record: R, changes: Mapping[str, object]) -> R:
-    """`dataclasses.replace` in a tenth of its time, which was a third of a decision's.
+    """`dataclasses.replace` in a fifth of its time, which was a third of a decision's.
 
     The record itself if nothing changes. Raises KeyError for a name that is no field.
     """
     kind = type(record)
-    names, copy = _copier(kind)  # type: ignore[arg-type]  # a type is hashable
-    if not changes.keys() <= names:
-        raise KeyError(*(changes.keys() - names))
+    places, read, twin = _draft(kind)  # type: ignore[arg-type]  # a type is hashable
+    values: list[object] | None = None
     for name, value in changes.items():
+        place = places[name]
         present = getattr(record, name)
         if present is not value and present != value:
-            break
-    else:
+            values = values or list(read(record))
+            values[place] = value
+    if values is None:
         return record
-    new = copy(record)
-    for name, value in changes.items():
-        setattr(new, name, value)
+    new = twin(*values)
     new.__class__ = kind
     return new  # type: ignore[no-any-return]

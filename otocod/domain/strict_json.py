@@ -4,6 +4,7 @@ A number stays text until its reader knows what it is for, so `1e400` costs noth
 """
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Union
 
@@ -80,24 +81,18 @@ def read_json(text: str, reasons: Reasons) -> JsonValue:
     return _checked(tree, "", reasons)
 
 
+# A string as a whole, closed or not; or a bracket outside of one.
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[{\]}]', re.DOTALL)
+
+
 def _depth(text: str) -> int:
     """Deepest nesting of brackets outside strings; counted first, so that the reader's own stack is never at risk."""
     deepest = depth = 0
-    in_string = is_escaped = False
-    for character in text:
-        if in_string:
-            if is_escaped:
-                is_escaped = False
-            elif character == "\\":
-                is_escaped = True
-            elif character == '"':
-                in_string = False
-        elif character == '"':
-            in_string = True
-        elif character in "[{":
+    for found in _STRING_OR_BRACKET.findall(text):
+        if found in ("[", "{"):
             depth += 1
             deepest = max(deepest, depth)
-        elif character in "]}":
+        elif found in ("]", "}"):
             depth -= 1
     return deepest
 

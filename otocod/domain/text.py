@@ -11,6 +11,8 @@ _UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 def unsafe_character(text: str) -> str | None:
     """The first character that must not be stored (control, lone surrogate, line separator, bidi control), or None."""
+    if text.isprintable():
+        return None  # nearly all text; it is false of every character named above
     for character in text:
         if character in _BIDI_CONTROLS or unicodedata.category(character) in _UNSAFE_CATEGORIES:
             return character
