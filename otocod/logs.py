@@ -50,7 +50,7 @@ EVENTS: Mapping[str, str] = {
     "deadman_silent": "the outside watcher is not pinged, so that it rings; `why` says what is wrong",
     "decision_failed": "a bracket could not decide on what it was told: a bug; it is frozen",
     "halt_applied": "a halt has an entry cancelled or a position closed",
-    "halted": "what `level` names is stopped until `otocod resume`",
+    "halted": "what `halt_level` names is stopped until `otocod resume`",
     "library_message": "a library had something to say; its words are in `text`",
     "metrics_failed": "the metrics' port cannot be served; everything else goes on",
     "order_denied": "the last gate kept an order from leaving: a bug; its bracket is frozen",

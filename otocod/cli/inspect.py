@@ -8,6 +8,7 @@ import typer
 
 from otocod.cli import output
 from otocod.cli.commands import Bracket, Json, command
+from otocod.cli.failure import ExitStatus, Failed
 from otocod.cli.source import Source, open_source
 from otocod.story import is_worth_telling
 
@@ -94,6 +95,8 @@ def list_brackets(
     as_json: bool = Json,
 ) -> None:
     """Brackets, oldest first."""
+    if state is not None:
+        _require_state(state)
     filters = {
         "state": state,
         "account": account,
@@ -106,6 +109,14 @@ def list_brackets(
         output.print_json(found)
     else:
         print_brackets(found)
+
+
+def _require_state(state: str) -> None:
+    """A word that no bracket can have would list nothing, which looks like an answer."""
+    from otocod.domain.brackets import BracketState
+
+    if state not in set(BracketState):
+        raise Failed(ExitStatus.USAGE, f"--state: one of {', '.join(BracketState)}, not {state}")
 
 
 def print_brackets(brackets: Sequence[Mapping[str, Any]]) -> None:

@@ -94,7 +94,7 @@ class Halts:
         if level.rank < self.level.rank:
             return self._store.commit(Setting(HALT_LEVEL, self.level.value))
         self._set(level, reason, by)
-        log.warning("halted", reason=reason, level=level.value, by=by)
+        log.warning("halted", reason=reason, halt_level=level.value, by=by)
         self._store.commit(Setting(HALT_BY, by))
         self._store.commit(Setting(HALT_LEVEL, level.value))
         return self._store.commit(Setting(HALT, reason))
@@ -139,7 +139,9 @@ class Halts:
             return
         if isinstance(event, CloseRequested):
             self._asked_us[bracket.bracket_id] = now_us
-        log.warning("halt_applied", bracket_id=bracket.bracket_id, level=self.level.value, asked=type(event).__name__)
+        log.warning(
+            "halt_applied", bracket_id=bracket.bracket_id, halt_level=self.level.value, asked=type(event).__name__
+        )
         self._tell(bracket.bracket_id, event)
 
 

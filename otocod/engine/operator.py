@@ -4,7 +4,7 @@ Reads are the read model's, on what is committed, so `show` right after a comman
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -21,7 +21,7 @@ from otocod.domain.events import (
     ReleaseRequested,
     UnfreezeRequested,
 )
-from otocod.domain.exits import exit_specs
+from otocod.domain.exits import ExitSpecs, exit_specs
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.prices import PriceError, grid_for, is_on_grid, parse_price
 from otocod.domain.request import parse_request
@@ -429,9 +429,21 @@ def _changed_specs(
                 )
             if trigger is not None:
                 found.append((Role.STOP, replace(specs.stop, net_price=limit, stop_trigger=abs(trigger))))
+    reasons.extend(_crossed(present, specs, found))
     if reasons:
         raise AdminRefused(tuple(reasons))
     return tuple(found)
+
+
+def _crossed(present: Bracket, specs: ExitSpecs, found: Sequence[tuple[Role, OrderSpec]]) -> Iterator[str]:
+    """A stop at or past the target, whichever of the two is moved, would close at once what the target is to close."""
+    wanted = {Role.TARGET: specs.target, Role.STOP: specs.stop} | dict(present.moved) | dict(found)
+    target, stop = wanted[Role.TARGET], wanted[Role.STOP]
+    if target is None or stop is None or target.net_price is None or stop.stop_trigger is None:
+        return
+    trigger = stop.stop_trigger if _closes_for_debit(present) else -stop.stop_trigger
+    if trigger <= target.net_price:
+        yield f"stop: the trigger {stop.stop_trigger} is at or past the target {abs(target.net_price)}"
 
 
 def _plain_order(account: AccountNumber, report: Any) -> JsonObject:

@@ -1,3 +1,4 @@
+import ast
 import io
 import json
 import logging
@@ -222,6 +223,15 @@ def test_every_event_in_the_code_is_documented() -> None:
 def test_every_documented_event_is_said_somewhere() -> None:
     said = {event.name for event in logs.logged_events(Path(otocod.__file__).parent)}
     assert set(EVENTS) - said == {"ready"}, "written by emit_ready alone"
+
+
+def test_no_call_gives_a_field_the_name_of_one_that_every_line_has() -> None:
+    package = Path(otocod.__file__).parent
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and logs._is_log_call(node.func):
+                names = {keyword.arg for keyword in node.keywords}
+                assert not names & {"at", "level", "event", "exception"}, f"{path}:{node.lineno}"
 
 
 def test_event_names_are_words_with_underscores_in_alphabetical_order() -> None:

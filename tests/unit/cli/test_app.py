@@ -154,6 +154,7 @@ def daemon(data_dir: Path) -> Iterator[Daemon]:
         (["release", "b"], 75),
         (["halt"], 75),
         (["resume"], 75),
+        (["list", "--state", "WRONG"], 2),
         (["reconcile"], 75),
         (["audit"], 75),
         (["db", "check"], 75),

@@ -270,6 +270,8 @@ CHANGES: list[tuple[str | None, tuple[str, str] | None, list[str]]] = [
     ("0.90", None, ["target: 0.90 is no profit on an entry of 0.85"]),
     (None, ("1.90", "1.70"), ["stop: the price 1.70 is better than the trigger 1.90"]),
     (None, ("2.50", "2.60"), ["stop: the trigger 2.50 is at or beyond the largest value"]),
+    (None, ("0.40", "0.50"), ["stop: the trigger 0.40 is at or past the target 0.40"]),
+    ("0.60", ("0.55", "0.70"), ["stop: the trigger 0.55 is at or past the target 0.60"]),
     (None, ("x", "y"), ["stop trigger: ", "stop price: "]),
     ("0.333", ("x", "1.70"), ["target: 0.333 is not on", "stop trigger: "]),
     (
