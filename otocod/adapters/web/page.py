@@ -128,9 +128,11 @@ class WebPage:
         server = self._runner.server
         assert server is not None
         present = server.connections
-        if len(present) >= MOST_CONNECTIONS and present[0].transport is not None:
-            # Not closed in an orderly way: a browser that does not read would keep it for ever.
-            present[0].transport.abort()
+        # All that are too many: of those that come in one turn of the loop none is in the list yet.
+        for oldest in present[: max(len(present) - MOST_CONNECTIONS + 1, 0)]:
+            if oldest.transport is not None:
+                # Not closed in an orderly way: a browser that does not read would keep it for ever.
+                oldest.transport.abort()
         return server()
 
     def _is_named(self, host: str | None) -> str | None:
