@@ -135,7 +135,10 @@ def reload(service: Service) -> str:
     assert service.state() == "active"
     line = service.machine.shell("journalctl -u otocod -o cat --no-pager | grep settings_reloaded | tail -1")
     assert json.loads(line)["applied"] == ["limits.open_brackets"], line
-    return "applied limits.open_brackets, same process"
+    # The journal has fields of ours, and the level for a priority.
+    indexed = service.machine.shell("journalctl OTOCOD_EVENT=settings_reloaded PRIORITY=6 -o cat --no-pager")
+    assert indexed.strip() == line.strip()
+    return "applied limits.open_brackets, same process; found by its field in the journal"
 
 
 def kill(service: Service) -> str:

@@ -55,13 +55,13 @@ def make_wheels(directory: Path) -> None:
 class Machine:
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
-        self._leader = until(self._find_leader, "process 1 is there", 30)
 
-    def _find_leader(self) -> str:
+    def _leader(self) -> str:
+        """Looked up each time: while it boots, systemd-nspawn has children that are not process 1 yet."""
         if self._process.poll() is not None:
             raise AssertionError(f"systemd-nspawn ended with {self._process.returncode}")
         children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return children[0] if children else ""
+        return children[-1] if children else "0"
 
     def try_shell(
         self, script: str, *, stdin: str = "", user: str = "", timeout_s: float = 300
@@ -70,7 +70,7 @@ class Machine:
         shell: Sequence[str] = ("bash", "-e", "-c", script)
         if user:
             shell = ("su", "--login", "--shell", "/bin/bash", user, "--command", script)
-        words = ["nsenter", "--target", self._leader, "--all", "--wdns=/root", *shell]
+        words = ["nsenter", "--target", self._leader(), "--all", "--wdns=/root", *shell]
         return subprocess.run(
             words, input=stdin, capture_output=True, text=True, env=_ENVIRON, timeout=timeout_s, check=False
         )
@@ -97,7 +97,7 @@ def booted(tree: Path, wheels: Path) -> Iterator[Machine]:
         machine = Machine(process)
         until(
             lambda: machine.try_shell("systemctl is-system-running").stdout.strip() in ("running", "degraded"),
-            "systemd has started what it starts",
+            lambda: f"systemd has started what it starts: {machine.try_shell('systemctl list-jobs --no-pager')}",
             60,
         )
         yield machine
