@@ -21,8 +21,16 @@ help:
 	@echo "make demo    the daemon against the paper broker, live on the terminal"
 	@echo "make test    the whole test suite"
 	@echo "make sim     simulated brackets under drawn faults: make sim SEEDS=1..1000"
+	@echo "make sim-slice  what CI runs of them: fixed and fresh seeds, three minutes"
+	@echo "make sim-long   200,000 of them; make sim-million: a million"
+	@echo "make naive      the loop people write by hand, under the same faults, beside otocod"
+	@echo "make crashpoints  a crash at every call of every scenario, then pairs of them"
+	@echo "make kills      20,000 real SIGKILLs of the daemon"
+	@echo "make powerloss  10,000 disk images of power losses"
+	@echo "make fuzz       a million hostile requests, a million frames, and all other input"
+	@echo "make planted    bugs put into the daemon on purpose: each has to be caught by the simulation"
+	@echo "make mutation   mutants of the core against its tests; survivors are listed"
 	@echo "make bench   from fill to wire and the rest, beside their floors; ten minutes"
-	@echo "make sim-long  200,000 of them"
 	@echo "make systemd-proof  docs/operate.md typed into a fresh Debian 12 under systemd; as root"
 	@echo "make lint    format, lint, types, import contracts"
 	@echo "make format  rewrite the sources as make lint wants them"
@@ -72,6 +80,63 @@ LONG_SEEDS ?= 1000000..1059999
 .PHONY: sim-long
 sim-long: $(STAMP)
 	@$(BIN)/python -m tests.simulation --seeds $(LONG_SEEDS)
+
+MILLION_SEEDS ?= 2000000..2299999
+
+.PHONY: sim-million
+sim-million: $(STAMP)
+	@$(BIN)/python -m tests.simulation --seeds $(MILLION_SEEDS)
+
+.PHONY: sim-slice
+sim-slice: $(STAMP)
+	@$(BIN)/python -m tests.simulation --slice
+
+NAIVE_SEEDS ?= 1..6000
+
+.PHONY: naive
+naive: $(STAMP)
+	@$(BIN)/python -m tests.simulation --naive --seeds $(NAIVE_SEEDS)
+
+# The campaigns. Each ends with a line of figures, and with status 1 if anything was violated.
+CAMPAIGN_ARGS ?=
+
+.PHONY: crashpoints
+crashpoints: $(STAMP)
+	@$(BIN)/python -m tests.crashpoints --pairs $(CAMPAIGN_ARGS)
+
+KILLS ?= 20000
+
+.PHONY: kills
+kills: $(STAMP)
+	@$(BIN)/python -m tests.kills --kills $(KILLS) $(CAMPAIGN_ARGS)
+
+IMAGES ?= 10000
+
+.PHONY: powerloss
+powerloss: $(STAMP)
+	@$(BIN)/python -m tests.powerloss --images $(IMAGES) $(CAMPAIGN_ARGS)
+
+CASES ?= 1000000
+# Of the slower targets: files, processes and terminals are made for each case.
+FEW_CASES ?= 20000
+
+.PHONY: fuzz
+fuzz: $(STAMP)
+	@status=0; \
+	for target in rows frames; do $(BIN)/python -m tests.fuzz $$target --cases $(CASES) --jobs $(JOBS) || status=1; done; \
+	for target in rest dxlink config files terminal; do \
+	    $(BIN)/python -m tests.fuzz $$target --cases $(FEW_CASES) --jobs $(JOBS) || status=1; \
+	done; exit $$status
+
+.PHONY: planted
+planted: $(STAMP)
+	@$(BIN)/python -m tests.planted $(CAMPAIGN_ARGS)
+
+MUTANTS ?= 600
+
+.PHONY: mutation
+mutation: $(STAMP)
+	@$(BIN)/python -m tests.planted.mutation --sample $(MUTANTS) $(CAMPAIGN_ARGS)
 
 BENCH_ARGS ?=
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from otocod.domain.prices import PriceError, PriceGrid, grid_for, parse_decimal, plain
 from otocod.domain.request_exit_rules import judge_moving, judge_time_exits, judge_watch
@@ -133,10 +134,10 @@ def parse_request(
     What takes other brackets to judge (a shared symbol, a duplicate client_ref) is the caller's.
     """
     circumstances = Circumstances(account, accounts, created_at_us, now_us, today, grid, max_quantity, is_zone)
-    reasons = Reasons()
-    draft = _read(text, reasons)
+    draft, found = _read_once(text)
     if draft is None:
-        raise RequestRefused(reasons.lines)
+        raise RequestRefused(found.lines)
+    reasons = found.copy()
     product = judge(draft.entry, draft.target, draft.stop, draft.protection, draft.not_after_us, circumstances, reasons)
     judge_watch(draft.watch, draft.moving, draft.protection, reasons)
     judge_moving(draft.moving, draft.entry, product, reasons)
@@ -173,8 +174,7 @@ def canonical_text(text: str) -> str:
     equal to a default are left out, so that a later release with more keys writes the same. Raises RequestRefused for
     a text that breaks the grammar; one that is refused for what it says still has a canonical text.
     """
-    reasons = Reasons()
-    draft = _read(text, reasons)
+    draft, reasons = _read_once(text)
     if draft is None or reasons:
         raise RequestRefused(reasons.lines)
     return _canonical(draft, draft.order())
@@ -204,6 +204,13 @@ class _Draft:
         if order is None:
             raise AssertionError("a draft without reasons has a whole entry")
         return order
+
+
+@lru_cache(maxsize=64)
+def _read_once(text: str) -> tuple[_Draft | None, Reasons]:
+    """A row that has to wait is judged anew every second; what it says does not change."""
+    reasons = Reasons()
+    return _read(text, reasons), reasons
 
 
 def _read(text: str, reasons: Reasons) -> _Draft | None:

@@ -57,6 +57,11 @@ class Reasons:
     def __bool__(self) -> bool:
         return bool(self._lines)
 
+    def copy(self) -> "Reasons":
+        copied = Reasons()
+        copied._lines, copied._left_out = list(self._lines), self._left_out
+        return copied
+
 
 class _Pairs(list[tuple[str, object]]):
     """An object as its pairs: the JSON reader has no path, so duplicates are judged on the way down again."""

@@ -141,7 +141,8 @@ class Mailboxes:
             return None
         try:
             decision = decide_all(before, events, self._clock.now_us())
-            self._check(decision.bracket)
+            if decision.bracket is not before:
+                self._check(decision.bracket)
         except (DomainError, AssertionError) as error:
             decision = self._frozen(before, events, error)
         self._take(before, decision, events)
@@ -178,7 +179,7 @@ class Mailboxes:
             self._set_deadline(bracket_id, after.wake_at_us)
             self._on_changed(after)
         self._log_later(after, decision.journal)
-        if after != before or decision.journal or late:
+        if (after is not before and after != before) or decision.journal or late:
             self._save(before, decision, late, text_from_events(events))
         else:
             self.drop_if_closed(bracket_id)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 from otocod.domain.brackets import BracketState
 from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported
-from otocod.domain.ids import BracketId, ExternalIdentifier
+from otocod.domain.ids import BracketId, BrokerOrderId, ExternalIdentifier
 from otocod.domain.orders import OrderReport
 from otocod.domain.reconcile import OUR_SOURCE_PREFIX, attribute
 from otocod.engine.mailbox import Mailboxes
@@ -13,6 +13,9 @@ from otocod.logs import get_log
 from otocod.ports.store import Store
 
 log = get_log(__name__)
+
+# Orders of closed brackets whose last word is kept in mind: every full listing of a day tells all of them again.
+_MOST_KNOWN = 20_000
 
 
 class Router:
@@ -26,6 +29,7 @@ class Router:
         self._on_stranger = on_stranger
         self._lookups: dict[ExternalIdentifier, list[OrderReport]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._known: dict[BrokerOrderId, OrderReport] = {}  # word for word what a closed bracket's record says
 
     def route(self, report: OrderReport) -> None:
         """Delivers at once if the bracket is in memory, else after a look into the database."""
@@ -35,7 +39,9 @@ class Router:
             if event is not None:
                 self._mailboxes.deliver(owner, event)
         elif report.external_identifier is not None and (report.source or "").startswith(OUR_SOURCE_PREFIX):
-            self._look_up(report.external_identifier, report)
+            known = self._known.get(report.broker_order_id)
+            if known is not report and known != report:
+                self._look_up(report.external_identifier, report)
 
     def route_complex(self, report: ComplexReport) -> None:
         owner = self._mailboxes.owner_of_complex(report.complex_order_id)
@@ -91,10 +97,18 @@ class Router:
                 self._mailboxes.load((bracket,))
             event = self._event(bracket.bracket_id, report)
             if event is not None:
-                self._mailboxes.deliver(bracket.bracket_id, event)
+                before = self._mailboxes.brackets[bracket.bracket_id]
+                if self._mailboxes.deliver(bracket.bracket_id, event) is before and not is_here:
+                    self._remember(report)
             elif not report.status.is_terminal:
                 self._on_stranger(report)
         self._mailboxes.drop_if_closed(bracket.bracket_id)
+
+    def _remember(self, report: OrderReport) -> None:
+        """It told a closed bracket nothing: the same report again need not be looked up."""
+        if len(self._known) >= _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        self._known[report.broker_order_id] = report
 
     async def settle(self) -> None:
         """Waits for lookups under way."""

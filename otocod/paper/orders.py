@@ -143,6 +143,7 @@ class Order:
     shown: list[int] | None = None  # fills shown of each leg while a message is incomplete; None shows all
     planned: dict[str, Decimal] = field(default_factory=dict)  # leg prices of a fill whose other legs are to come
     constant: dict[str, Any] | None = None  # the part of the wire object that does not change
+    rendered: tuple[tuple[object, ...], dict[str, Any]] | None = None  # the wire object, and what it was made from
 
     def __repr__(self) -> str:
         return f"<Order {self.id} {self.order_type} {self.status} {self.filled_units}/{self.size}>"

@@ -44,7 +44,41 @@ def effect_of(amount: Decimal) -> str:
 
 
 def order_object(order: Order) -> dict[str, Any]:
-    """The full order, the same over REST and the stream; without `id` for a draft."""
+    """The full order, the same over REST and the stream; without `id` for a draft.
+
+    Listings tell an order many times between two changes of it, so the object is kept: it is nobody's to change.
+    """
+    if not order.id:
+        return _rendered(order)
+    made_from = _changing_part(order)
+    if order.rendered is None or order.constant is None or order.rendered[0] != made_from:
+        order.rendered = made_from, _rendered(order)
+    return order.rendered[1]
+
+
+def _changing_part(order: Order) -> tuple[object, ...]:
+    """All that `order_object` reads beside the constant part; a fill, once made, does not change."""
+    return (
+        order.status,
+        order.updated_us,
+        order.size,
+        order.edited,
+        order.routing_id,
+        order.received_us,
+        order.in_flight_us,
+        order.live_us,
+        order.cancelled_us,
+        order.terminal_us,
+        order.reject_reason,
+        order.cancel_user,
+        order.cancelled_units,
+        None if order.replaced_by is None else order.replaced_by.id,
+        None if order.shown is None else tuple(order.shown),
+        *((leg.quantity, leg.filled, len(leg.fills)) for leg in order.legs),
+    )
+
+
+def _rendered(order: Order) -> dict[str, Any]:
     if order.constant is None:
         order.constant = _constant_part(order)
     data = dict(order.constant)

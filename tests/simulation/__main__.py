@@ -1,4 +1,8 @@
-"""`python -m tests.simulation --seeds 1..1000`: many seeds on all cores; `--seed N --trace`: one, told line by line."""
+"""`python -m tests.simulation --seeds 1..1000`: many seeds on all cores; `--seed N --trace`: one, told line by line.
+
+`--slice` is what CI runs: the first thousand seeds, whose failure is this tree's, then fresh ones until the time is up,
+whose failure is told and is a finding.
+"""
 
 import argparse
 import gc
@@ -10,13 +14,19 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
+from random import SystemRandom
 from types import FrameType
 
+from tests.simulation.naive import Count, compare
 from tests.simulation.plan import FAULT_CLASSES, SQLITE_EVERY
 from tests.simulation.runner import Verdict, run_seed, shrink
 
-_SEED_LIMIT_S = 20  # of the processor's time; a seed takes a tenth of a second
+_SEED_LIMIT_S = 20  # of the processor's time; a seed takes a twentieth of a second
+_TELL_EVERY_S = 30.0
+_FIXED = range(1, 1_001)
+_SLICE_S = 180.0
 
 
 class _TookTooLong(KeyboardInterrupt):
@@ -66,18 +76,40 @@ def _verdicts(seeds: range, jobs: int, off: frozenset[str], twice: bool) -> Iter
     if jobs == 1:
         yield from map(work, seeds)
         return
-    with multiprocessing.get_context("fork").Pool(jobs, maxtasksperchild=500) as pool:
-        yield from pool.imap_unordered(work, seeds, chunksize=8)
+    # In order, so that a run that is broken off can be continued.
+    with multiprocessing.get_context("fork").Pool(jobs, _leave_interrupts, maxtasksperchild=500) as pool:
+        yield from pool.imap(work, seeds, chunksize=8)
 
 
-def _run_many(seeds: range, jobs: int, off: frozenset[str], twice: bool, stop_after: int) -> int:
-    started_s = time.monotonic()
+def _leave_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _until(verdicts: Iterator[Verdict], ends_s: float) -> Iterator[Verdict]:
+    """Ctrl-C and the end of the time end it early, and what was done is summed up."""
+    with suppress(KeyboardInterrupt):
+        for verdict in verdicts:
+            yield verdict
+            if time.monotonic() >= ends_s:
+                return
+
+
+def _run_many(
+    seeds: range, jobs: int, off: frozenset[str], twice: bool, stop_after: int, limit_s: float = float("inf")
+) -> int:
+    started_s = told_s = time.monotonic()
     failed: list[Verdict] = []
     brackets = filled = done = 0
     virtual_s = 0.0
     classes: Counter[str] = Counter()
-    for verdict in _verdicts(seeds, jobs, off, twice):
+    for verdict in _until(_verdicts(seeds, jobs, off, twice), started_s + limit_s):
         done += 1
+        if time.monotonic() - told_s >= _TELL_EVERY_S:
+            told_s = time.monotonic()
+            rate = brackets / (told_s - started_s)
+            print(
+                f"... {done} of {len(seeds)} seeds, {brackets} brackets, {rate:.0f}/s, {len(failed)} failed", flush=True
+            )
         brackets += verdict.brackets
         filled += verdict.filled
         virtual_s += verdict.virtual_s
@@ -96,7 +128,35 @@ def _run_many(seeds: range, jobs: int, off: frozenset[str], twice: bool, stop_af
     )
     if unseen and done >= 100:
         print(f"classes never on: {', '.join(unseen)}")
+    if done < len(seeds) and limit_s == float("inf"):
+        print(f"broken off: go on with --seeds {seeds[done]}..{seeds[-1]}")
     return 1 if failed else 0
+
+
+def _run_slice(jobs: int) -> int:
+    """Ends within its time whatever the machine; the fresh seeds are told before they run."""
+    started_s = time.monotonic()
+    print(f"fixed seeds {_FIXED[0]}..{_FIXED[-1]}", flush=True)
+    status = _run_many(_FIXED, jobs, frozenset(), False, 20, _SLICE_S)
+    left_s = started_s + _SLICE_S - time.monotonic()
+    if left_s > 1.0:
+        first = SystemRandom().randrange(10_000_000, 1_000_000_000)
+        print(f"fresh seeds from {first} on", flush=True)
+        _run_many(range(first, first + 1_000_000), jobs, frozenset(), False, 20, left_s)
+    return status
+
+
+def _run_naive(seeds: range, jobs: int, off: frozenset[str]) -> int:
+    started_s = time.monotonic()
+    naive, ours = Count(), Count()
+    with multiprocessing.get_context("fork").Pool(jobs) as pool:
+        for one, other in pool.imap_unordered(partial(compare, off=off), seeds, chunksize=8):
+            naive.join(one)
+            ours.join(other)
+    print(f"{len(seeds)} seeds in {time.monotonic() - started_s:.1f} s, each once with the loop and once with otocod")
+    print(naive.line("naive loop"))
+    print(ours.line("otocod"))
+    return 0
 
 
 def _run_one(seed: int, off: frozenset[str], *, traced: bool, shrunk: bool) -> int:
@@ -128,6 +188,10 @@ def main() -> int:
     parser.add_argument("--trace", action="store_true")
     parser.add_argument("--shrink", action="store_true")
     parser.add_argument("--twice", action="store_true", help="each seed twice: the traces must be the same")
+    parser.add_argument("--slice", action="store_true", help="fixed seeds, then fresh ones, three minutes in all")
+    parser.add_argument(
+        "--naive", action="store_true", help="the loop people write by hand beside otocod, counted alike"
+    )
     parser.add_argument("--stop-after", type=int, default=20, help="so many failing seeds end the run")
     given = parser.parse_args()
     # A command that a dying daemon had made and not begun is not awaited by anybody.
@@ -137,8 +201,12 @@ def main() -> int:
         parser.error(f"no such class: {', '.join(sorted(unknown))}")
     if given.seed is not None:
         return _run_one(given.seed, off, traced=given.trace, shrunk=given.shrink)
+    if given.slice:
+        return _run_slice(given.jobs)
     if given.seeds is None:
         parser.error("--seeds a..b or --seed N")
+    if given.naive:
+        return _run_naive(given.seeds, given.jobs, off)
     return _run_many(given.seeds, given.jobs, off, given.twice, given.stop_after)
 
 

@@ -36,11 +36,16 @@ class Disk(ModelStore):
         failure = self._failure_of(change)
         if failure is not None:
             raise failure
+        known = self._brackets.get(change.after.bracket_id) if isinstance(change, BracketChange) else None
         self._apply(change)
         self.committed.append(change)
         if isinstance(change, BracketChange):
-            self._note_ids(change.after, at_us)
-            self._note_views(change.after)
+            after = change.after
+            is_same = known is not None and known.orders is after.orders
+            if known is None or not is_same or (known.staged, known.suspects) != (after.staged, after.suspects):
+                self._note_ids(after, at_us)
+            if not is_same:
+                self._note_views(after)
 
     def _note_ids(self, after: Bracket, at_us: int) -> None:
         names = [o.external_identifier for o in after.orders]

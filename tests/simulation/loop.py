@@ -44,6 +44,38 @@ class _Handle(asyncio.Handle):
         self._repr = None
         self._source_traceback = None
 
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._args = ()
+
+
+class _TimerHandle(asyncio.TimerHandle):
+    """The same of the other; it stays where it is, and is passed over when its time comes."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        when: float,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        loop: "VirtualLoop",
+        context: Context | None,
+    ) -> None:
+        self._context = copy_context() if context is None else context
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+        self._when = when
+        self._scheduled = False
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._args = ()
+
 
 class _NoSelector:
     """Stands where the base class looks for sockets; nobody asks it."""
@@ -74,12 +106,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(  # type: ignore[override]  # without the type variables
         self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        return self.call_at(self.now_us / SECOND_US + delay, callback, *args, context=context)
+        when = self.now_us / SECOND_US + delay
+        handle = _TimerHandle(when, callback, args, self, context)
+        self._timers_set += 1
+        heapq.heappush(self._timers, (math.ceil(when * SECOND_US), self._timers_set, handle))
+        return handle
 
     def call_at(  # type: ignore[override]  # without the type variables
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
-        handle = asyncio.TimerHandle(when, callback, args, self, context)
+        handle = _TimerHandle(when, callback, args, self, context)
         self._timers_set += 1
         heapq.heappush(self._timers, (math.ceil(when * SECOND_US), self._timers_set, handle))
         return handle
@@ -99,9 +135,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
         except Exception as error:
             future.set_exception(error)
         return future
-
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """It stays where it is, and is passed over when its time comes."""
 
     def _run_once(self) -> None:
         self._take_turn()

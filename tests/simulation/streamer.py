@@ -107,7 +107,9 @@ class SimStreamer:
         return StreamOrder(account, report_of(data))
 
     def _deliver_at(self, at_s: float, event: StreamEvent) -> None:
-        self._world.later(at_s - self._world.loop.time(), self._deliver, self._generation, event)
+        delay_s = at_s - self._world.loop.time()
+        self._world.expect(delay_s)
+        self._world.later(delay_s, self._deliver, self._generation, event)
 
     def _deliver(self, generation: int, event: StreamEvent) -> None:
         # What was on a connection that has gone is gone with it.

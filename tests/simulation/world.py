@@ -38,8 +38,11 @@ START_US = 1_795_446_000_000_000  # 2026-11-23, a Monday, 15:00 UTC
 ACCOUNT = AccountNumber("5WT00001")
 # What the daemon itself says of errors of its own. A store that fails and the end that follows are the world's doing.
 _EXPECTED_ERRORS = frozenset({"store_failed", "task_failed", "acceptance_failed", "clean_stop_not_recorded"})
-# Of these something may arrive long after the faults have stopped.
-_LATE = frozenset({"late_acceptance", "frames_stale", "frames_delayed", "store_slow", "slow"})
+# Of these an answer may arrive some seconds after the faults have stopped.
+_SLOW = frozenset({"store_slow", "slow"})
+_SLOW_S = 20.0
+_SETTLES_WITHIN_S = 300.0  # longer than any window of the daemon
+_LOOKS_EVERY_S = 5.0
 _MOST_POSTS = 150  # orders one bracket may send in the minutes of a run; a runaway sends thousands
 
 
@@ -171,6 +174,7 @@ class World:
         self.lives: list[dict[str, Any]] = []
         self.requests: Counter[int] = Counter()  # commands and reads, by second
         self.calm_at_us: int | None = None
+        self._expected_us = 0
         self._posted: set[str] = set()
         self._ids = plan.random("ids")
         self._log_seen = 0
@@ -200,6 +204,10 @@ class World:
 
     def later(self, delay_s: float, step: Callable[..., None], *args: Any) -> asyncio.TimerHandle:
         return self.loop.call_later(max(delay_s, 0.0), step, *args)
+
+    def expect(self, delay_s: float) -> None:
+        """Something arrives so much later, whatever happens meanwhile: the run is not over before."""
+        self._expected_us = max(self._expected_us, self.loop.now_us + int(delay_s * SECOND_US))
 
     def strikes(self, name: str) -> bool:
         if self.is_calm or not self.plan.strikes(name):
@@ -403,7 +411,10 @@ class World:
                 "is_ousted": False,
             }
         )
-        self.life = Life(self, self._lives)
+        self.life = self._new_life(self._lives)
+
+    def _new_life(self, number: int) -> Life:
+        return Life(self, number)
 
     def life_is_ready(self, number: int) -> None:
         self.trace("life", f"{number} is ready")
@@ -517,18 +528,21 @@ class World:
                 life.supervisor.resume()
 
     def _settle(self) -> None:
-        """Until nothing is left to wait for, or 300 s: longer than any window of the daemon."""
+        """Until nothing is left to wait for."""
         from tests.simulation.checker import liveness
 
-        # What is still on its way arrives; where nothing is, one sweep is enough.
-        self._pass(30.0 if _LATE.intersection(self.plan.rates) else self.settings.reconcile_interval_s + 8.0)
-        for _ in range(10):
+        # What is still on its way arrives, and one sweep sees it.
+        slow_s = _SLOW_S if _SLOW.intersection(self.plan.rates) else 0.0
+        self._pass(max(self._expected_us - self.loop.now_us, 0) / SECOND_US)
+        self._pass(slow_s + self.settings.reconcile_interval_s + 8.0)
+        ends_us = self.loop.now_us + int(_SETTLES_WITHIN_S * SECOND_US)
+        while self.loop.now_us < ends_us:
             self._resume()
             if not liveness(self.truth(), self.dump()):
                 self._pass(1.0)
                 if not liveness(self.truth(), self.dump()):
                     return
-            self._pass(30.0)
+            self._pass(_LOOKS_EVERY_S)
 
     def _close(self) -> None:
         for task in asyncio.all_tasks(self.loop):

@@ -118,11 +118,12 @@ class ModelStore:
             return "bracket_id and client_ref are unique"
         if before is not None and (known is None or known.version != before.version):
             return "the version is stale"
-        if any(self._ids.get(name, after.bracket_id) != after.bracket_id for name in _ids_of(after)):
-            return "an external identifier belongs to another bracket"
-        again = {name for _, name in after.staged} - self._staged
-        if any(name in self._ids for name in again):
-            return "an external identifier is staged again"
+        if not _has_same_ids(known, after):
+            if any(self._ids.get(name, after.bracket_id) != after.bracket_id for name in _ids_of(after)):
+                return "an external identifier belongs to another bracket"
+            again = {name for _, name in after.staged} - self._staged
+            if any(name in self._ids for name in again):
+                return "an external identifier is staged again"
         if sum(order.role is Role.ENTRY and order.state is OrderState.FILLED for order in after.orders) > 1:
             return "one filled entry a bracket"
         if after.state is BracketState.CLOSED and after.outcome is None:
@@ -133,9 +134,11 @@ class ModelStore:
         match change:
             case BracketChange(after=after):
                 known = self._brackets.get(after.bracket_id)
+                self._brackets[after.bracket_id] = after
+                if _has_same_ids(known, after):
+                    return
                 self._staged -= set() if known is None else {name for _, name in known.staged}
                 self._staged |= {name for _, name in after.staged}
-                self._brackets[after.bracket_id] = after
                 self._refs.setdefault(after.client_ref, after.bracket_id)
                 self._ids.update(dict.fromkeys(_ids_of(after), after.bracket_id))
             case Capability():
@@ -144,6 +147,17 @@ class ModelStore:
                 self._settings[change.name] = change.value
             case Alarm() | Delivery():
                 pass
+
+
+def _has_same_ids(known: Bracket | None, after: Bracket) -> bool:
+    """Whether a look at what has not changed can be saved: most changes make no order and stage nothing."""
+    return (
+        known is not None
+        and known.staged is after.staged
+        and known.suspects is after.suspects
+        and len(known.orders) == len(after.orders)
+        and all(a.external_identifier == b.external_identifier for a, b in zip(known.orders, after.orders, strict=True))
+    )
 
 
 def _ids_of(bracket: Bracket) -> list[ExternalIdentifier]:

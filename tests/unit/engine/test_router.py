@@ -125,6 +125,19 @@ async def test_closed_bracket_of_which_a_listing_says_nothing_new_does_not_stay_
         assert post.mailboxes.brackets == {}
 
 
+async def test_report_that_told_a_closed_bracket_nothing_is_not_looked_up_again_until_it_says_something_else() -> None:
+    post = Post()
+    bracket = await post.keep(records.accepted(), cancelled(records.accepted()))
+    known = cancelled_report(bracket)
+    post.router.route(known)
+    await post.router.settle()
+    post.router.route(replace(known))
+    assert post.router._tasks == set()
+    post.router.route(replace(records.filled_report(1, bracket.orders[0], "1.05", "0.20"), source=OURS))
+    await post.router.settle()
+    assert post.now(bracket).state is BracketState.ENTRY_FILLED
+
+
 @pytest.mark.covers("F100")
 async def test_working_order_with_our_source_that_the_database_does_not_know_is_a_stranger() -> None:
     post = Post()
