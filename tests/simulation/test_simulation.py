@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from otocod.adapters.sqlite.store import SqliteStore
+from otocod.paper import wire
+from otocod.paper.orders import Order
 from tests.simulation import sqlite_disk
 from tests.simulation.checker import judge
 from tests.simulation.plan import FAULT_CLASSES, SQLITE_EVERY, plan_from_seed
@@ -119,6 +121,23 @@ def test_audit_that_finds_something_in_the_database_of_a_seed_is_a_violation(mon
     monkeypatch.setattr(sqlite_disk, "_as_listed", lambda order: replace(as_listed(order), is_terminal=False))
     found = run_seed(30 * SQLITE_EVERY, only=frozenset()).violations
     assert any(text.startswith("D7 the audit finds S10") for text in found)
+
+
+def test_object_that_the_exchange_keeps_of_an_order_is_what_it_would_make_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = wire.order_object
+    told = 0
+
+    def compared(order: Order) -> dict[str, Any]:
+        nonlocal told
+        told += 1
+        data = kept(order)
+        assert data == wire._rendered(order)
+        return data
+
+    monkeypatch.setattr(wire, "order_object", compared)
+    for seed in range(40_000, 40_030):
+        assert run_seed(seed, keeps_hash=False).violations == ()
+    assert told > 5_000
 
 
 def test_classes_of_fault_are_all_drawn_within_few_seeds() -> None:
