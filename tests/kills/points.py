@@ -24,7 +24,6 @@ import aiohttp
 from otocod import bootstrap, logs
 from otocod.adapters.sqlite import store as store_module
 from otocod.adapters.sqlite.store import SqliteStore
-from otocod.adapters.tastytrade import http as http_module
 from otocod.adapters.tastytrade.http import Answer, Query, Transport
 from otocod.adapters.tastytrade.streamer import TastytradeStreamer
 from otocod.engine.supervisor import Supervisor
@@ -238,13 +237,8 @@ def _watch_wire(trap: Trap) -> None:
         if _is_command(parameters.method, parameters.url.path):
             trap.at("order.written")
 
-    def traced(make: Callable[[], aiohttp.TraceConfig]) -> Callable[[], aiohttp.TraceConfig]:
-        def trace() -> aiohttp.TraceConfig:
-            made = make()
-            made.on_request_headers_sent.append(written)
-            return made
-
-        return trace
+    told = aiohttp.TraceConfig()
+    told.on_request_headers_sent.append(written)
 
     class WatchedStreamer(TastytradeStreamer):
         async def run(self, on_event: Callable[[StreamEvent], None]) -> None:
@@ -262,7 +256,8 @@ def _watch_wire(trap: Trap) -> None:
 
     _replace(bootstrap, "Transport", lambda _: WatchedTransport)
     _replace(bootstrap, "TastytradeStreamer", lambda _: WatchedStreamer)
-    _replace(http_module, "_trace", traced)
+    # The transport's own session; it makes no other.
+    _replace(aiohttp, "ClientSession", lambda made: partial(made, trace_configs=[told]))
 
 
 def _watch_queue(trap: Trap) -> None:
