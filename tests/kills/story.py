@@ -271,6 +271,9 @@ class Story:
             self.kills[self._told.point or "a moment", phase] += 1
         elif life.status == 0:
             self.clean_stops += 1
+        elif life.status == -signal.SIGTERM:
+            # Asked to stop while it had no ear for it yet, or a second time when it had none left: as good as a kill.
+            self.kills["no ear for a stop", "ready" if self._told.was_ready else "starting"] += 1
         else:
             self.violations.append(f"a daemon ended by itself with status {life.status}")
         self.violations += violations_of_remains(self.data_dir, self._told.acknowledged)

@@ -6,6 +6,7 @@ real clock adapter.
 
 import asyncio
 import hashlib
+import io
 import json
 import uuid
 from collections import Counter
@@ -46,17 +47,15 @@ _LOOKS_EVERY_S = 5.0
 _MOST_POSTS = 150  # orders one bracket may send in the minutes of a run; a runaway sends thousands
 
 
-class _Sink:
+class _Sink(io.TextIOBase):
     """Where the daemon's log lines of level error go."""
 
     world: "World | None" = None
 
-    def write(self, line: str) -> None:
+    def write(self, line: str) -> int:
         if self.world is not None:
             self.world.logged(line)
-
-    def flush(self) -> None:
-        pass
+        return len(line)
 
 
 _SINK = _Sink()
