@@ -18,13 +18,15 @@ CLOSING_ACTION = {
 }
 # Outcomes whose position may be open by our fills: handed over, or ended in a way that leaves no fill of ours.
 _HANDED_OVER = frozenset({"RELEASED", "CLOSED_OUTSIDE", "EXPIRED"})
+# What fills after the end is a person's from then on.
+_FILLED_AFTER_THE_END = "a fill came after the bracket was closed"
 # A surplus that a person has been told of.
 _SURPLUS_WORDS = (
     "surplus",
     "exit filled",
     "exits filled",
     "an exit has filled although",
-    "a fill came after the bracket was closed",
+    _FILLED_AFTER_THE_END,
 )
 # Which role must have filled for an outcome. A close by the ladder stands for the stop that nothing could place.
 _ROLES_OF_OUTCOME = {"TARGET_FILLED": ("target",), "STOP_FILLED": ("stop", "close")}
@@ -175,6 +177,9 @@ def _working_within_open(bracket: StoredBracket) -> Found:
 
 def _exits_close(bracket: StoredBracket) -> Found:
     closing = {leg.symbol: CLOSING_ACTION.get(leg.action) for leg in bracket.entry_legs}
+    for order in bracket.surplus_closes:
+        if not order.is_strict:
+            yield "S7", f"{order.name} was asked for without the strict flag"
     for order in bracket.exits:
         if not order.is_strict:
             yield "S7", f"{order.name} was asked for without the strict flag"
@@ -196,8 +201,9 @@ def _closed(bracket: StoredBracket, now_us: int) -> Found:
     for order in bracket.orders:
         if not order.is_terminal and not _is_being_cancelled(bracket, order, now_us):
             yield "S8", f"CLOSED while {order.name} is {order.state} ({order.status})"
+    is_handed_over = bracket.outcome in _HANDED_OVER or _FILLED_AFTER_THE_END in bracket.told
     for symbol, quantity in open_by_leg(bracket).items():
-        if quantity > 0 and bracket.outcome not in _HANDED_OVER:
+        if quantity > 0 and not is_handed_over:
             yield "S8", f"CLOSED as {bracket.outcome} with {quantity} of {symbol.strip()} open by our fills"
     roles = _ROLES_OF_OUTCOME.get(bracket.outcome)
     if roles is not None and not any(order.has_fill for order in bracket.exits if order.role in roles):

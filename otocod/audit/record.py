@@ -187,7 +187,16 @@ class StoredBracket:
 
     @property
     def exits(self) -> tuple[StoredOrder, ...]:
-        return tuple(order for order in self.orders if order.role in EXIT_ROLES)
+        return tuple(order for order in self.orders if order.role in EXIT_ROLES and not self._is_of_surplus(order))
+
+    @property
+    def surplus_closes(self) -> tuple[StoredOrder, ...]:
+        """On the entry's own side: they take down what both exits have opened the wrong way."""
+        return tuple(order for order in self.orders if self._is_of_surplus(order))
+
+    def _is_of_surplus(self, order: StoredOrder) -> bool:
+        side = {leg.symbol: leg.action.split()[0] for leg in self.entry_legs}
+        return order.role == "close" and all(side.get(leg.symbol) == leg.action.split()[0] for leg in order.legs)
 
     def is_settling(self, now_us: int) -> bool:
         """Whether it changed too lately to be judged as a whole. After a clock set back it is judged all the same."""
@@ -206,9 +215,9 @@ def filled_by_leg(bracket: StoredBracket, orders: Iterable[StoredOrder]) -> dict
 
 
 def open_by_leg(bracket: StoredBracket) -> dict[str, int]:
-    """Entry fills less exit fills; negative was closed more often than opened."""
-    closed = filled_by_leg(bracket, bracket.exits)
-    return {symbol: filled - closed[symbol] for symbol, filled in filled_by_leg(bracket, bracket.entries).items()}
+    """Entry fills less exit fills; negative was closed more often than opened, and not traded away since."""
+    closed, back = filled_by_leg(bracket, bracket.exits), filled_by_leg(bracket, bracket.surplus_closes)
+    return {s: filled - closed[s] + back[s] for s, filled in filled_by_leg(bracket, bracket.entries).items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import Order, OrderState, View
 from otocod.domain.records import Derived, changed, derived
 from otocod.domain.request_types import BracketRequest
-from otocod.domain.specs import OrderSpec, Protection, Role
+from otocod.domain.specs import Leg, OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
 from otocod.domain.timing import LISTING_MARGIN_US
 from otocod.domain.trailing import StopLevel
@@ -179,6 +179,7 @@ class Bracket(Derived):
     stop_level: StopLevel | None = None  # the best price so far, and where the rules put the stop
     stop_moved_to: Decimal | None = None  # signed; the last level that was worth a move
     time_exit_us: int | None = None
+    is_surplus_left: bool = False  # it could not be traded away, and is a person's now
     taken: tuple[tuple[str, int], ...] = ()  # quantity by leg symbol that left the position otherwise than by our exits
     closed_at_us: int | None = None
     version: int = 0
@@ -222,7 +223,18 @@ class Bracket(Derived):
     @derived
     def exits(self) -> tuple[Order, ...]:
         """Targets, stops and closes: all that takes the position down."""
-        return self.orders_of(Role.TARGET, Role.STOP, Role.CLOSE)
+        found, surplus = self.orders_of(Role.TARGET, Role.STOP, Role.CLOSE), self.surplus_closes
+        return tuple(order for order in found if order not in surplus) if surplus else found
+
+    @derived
+    def surplus_closes(self) -> tuple[Order, ...]:
+        """Closes that trade away what both exits have opened the wrong way: they are on the entry's own side."""
+        side = {leg.symbol: leg.action.is_buy for leg in self.request.entry.legs}
+        return tuple(
+            order
+            for order in self.orders_of(Role.CLOSE)
+            if all(side.get(leg.symbol) is leg.action.is_buy for leg in order.spec.legs)
+        )
 
     def order(self, external_identifier: ExternalIdentifier) -> Order | None:
         for order in self.orders:
@@ -271,11 +283,20 @@ class Bracket(Derived):
     @derived
     def open_by_leg(self) -> dict[str, int]:
         """Per leg, entry fills less exit fills and less what others took; negative is a surplus, a position opened the
-        wrong way. What others took never makes one: an exit's fill that is heard of later explains it.
+        wrong way, less what was traded away of it. What others took never makes one: an exit's fill that is heard of
+        later explains it.
         """
-        closed, taken = self.filled_of(self.exits), dict(self.taken)
-        left = {symbol: filled - closed[symbol] for symbol, filled in self.filled_of(self.entries).items()}
+        closed, back, taken = self.filled_of(self.exits), self.filled_of(self.surplus_closes), dict(self.taken)
+        left = {s: filled - closed[s] + back[s] for s, filled in self.filled_of(self.entries).items()}
         return {symbol: max(0, q - taken.get(symbol, 0)) if q > 0 else q for symbol, q in left.items()}
+
+    def closable(self, leg: Leg) -> int:
+        """How much a leg of this side may take down: of the position, or of a surplus."""
+        is_open = self.open_by_leg.get(leg.symbol, 0)
+        is_of_surplus = any(
+            own.symbol == leg.symbol and own.action.is_buy is leg.action.is_buy for own in self.request.entry.legs
+        )
+        return max(0, -is_open if is_of_surplus else is_open)
 
     @derived
     def open_units(self) -> int:

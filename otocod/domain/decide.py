@@ -30,6 +30,7 @@ from otocod.domain.finishing import (
 from otocod.domain.learning import learn
 from otocod.domain.outside import mind_taken
 from otocod.domain.protecting import judge, protect
+from otocod.domain.surplus import trade_surplus_away
 from otocod.domain.turn import Turn
 from otocod.domain.watched import stop_watching
 
@@ -77,6 +78,7 @@ def _pursue_open(turn: Turn) -> None:
     if is_flat(turn.bracket):
         stop_watching(turn)
         take_exits_away(turn)
+        trade_surplus_away(turn)
     elif turn.bracket.exits_allowed_us is not None:
         if turn.bracket.flat_since_us is not None:
             turn.set(flat_since_us=None)

@@ -298,8 +298,7 @@ def _is_overtaken(turn: Turn, order: Order) -> bool:
         return False
     if order.cancel_asked_us is not None:
         return True
-    open_legs = turn.bracket.open_by_leg
-    return any(leg.quantity > open_legs.get(leg.symbol, 0) for leg in order.spec.legs)
+    return any(leg.quantity > turn.bracket.closable(leg) for leg in order.spec.legs)
 
 
 def _is_too_late(turn: Turn, order: Order) -> bool:

@@ -26,7 +26,7 @@ from otocod.domain.request_types import (
     TargetByPrice,
 )
 from otocod.domain.specs import Leg, OrderSpec, OrderType, TimeInForce
-from otocod.domain.spreads import Spread, closing_legs, spread_of
+from otocod.domain.spreads import Spread, closing_legs, spread_of, surplus_legs
 
 # Averages of fills may not have a finite decimal form; what is nearer to a price than this is that price.
 _SAME_PRICE = Decimal("1E-12")
@@ -75,6 +75,18 @@ def close_spec(
     market = _Market(spread_of(request.entry.legs), grid or grid_for(request.entry.legs))
     price = market.on_its_side(snap_up(_cleaned(net_price), market.grid))
     return _limit(request, closing_legs(request.entry.legs, units), price, time_in_force)
+
+
+def surplus_spec(
+    request: BracketRequest, *, units: int, net_price: Decimal, grid: PriceGrid | None = None
+) -> OrderSpec:
+    """A limit order that trades `units` of a surplus away at `net_price` or better (signed, per unit).
+
+    A price off the grid is moved up, towards a fill; for an even one, which the wire does not know, the smallest debit.
+    """
+    found = grid or grid_for(request.entry.legs)
+    price = snap_up(_cleaned(net_price), found) or found.smallest
+    return _limit(request, surplus_legs(request.entry.legs, units), price, TimeInForce.DAY)
 
 
 def trigger_net_price(stop: OrderSpec) -> Decimal | None:

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from decimal import Decimal
 
-from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnDoubleExit, Outcome
+from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, Outcome
 from otocod.domain.commands import FetchQuote, Member, ReadOrder, SubmitOrder
 from otocod.domain.entering import chase_cancels, request_cancel
 from otocod.domain.exits import close_spec
@@ -13,6 +13,7 @@ from otocod.domain.outside import outcome_of_taken
 from otocod.domain.protecting import stop_unprotected_clock
 from otocod.domain.specs import Role
 from otocod.domain.spreads import closing_legs
+from otocod.domain.surplus import is_surplus_traded, surplus_of, surplus_text
 from otocod.domain.timing import (
     CLOSE_PATIENCE_US,
     CLOSE_RETRY_MAX_US,
@@ -265,7 +266,7 @@ def conclude(turn: Turn) -> None:
         return
     if not any(order.has_any_fill for order in bracket.entries):
         _close_unfilled(turn)
-    elif is_flat(bracket) and not bracket.suspects:
+    elif is_flat(bracket) and not bracket.suspects and not is_surplus_traded(bracket):
         _close_flat(turn)
 
 
@@ -300,12 +301,10 @@ def _close_unfilled(turn: Turn) -> None:
 
 def _close_flat(turn: Turn) -> None:
     bracket = turn.bracket
-    surplus = {symbol: -quantity for symbol, quantity in bracket.open_by_leg.items() if quantity < 0}
-    turn.set(outcome=_outcome(bracket, turn.now_us, has_surplus=bool(surplus)), closed_at_us=turn.now_us)
-    if surplus:
-        legs = ", ".join(f"{quantity} of {symbol.strip()}" for symbol, quantity in sorted(surplus.items()))
-        remedy = "close it by hand" if bracket.policy.on_double_exit is OnDoubleExit.ALERT else "flatten it by hand"
-        turn.attend("double_exit", f"both exits filled: a surplus of {legs} was opened the wrong way; {remedy}")
+    has_surplus = bool(surplus_of(bracket)) or any(order.has_any_fill for order in bracket.surplus_closes)
+    turn.set(outcome=_outcome(bracket, turn.now_us, has_surplus=has_surplus), closed_at_us=turn.now_us)
+    if surplus_of(bracket):
+        turn.attend("double_exit", f"{surplus_text(bracket)}; close it by hand")
     assert turn.bracket.outcome is not None
     turn.move(BracketEvent.FINISH, "BracketClosed", turn.bracket.outcome.value)
 

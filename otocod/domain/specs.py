@@ -43,6 +43,10 @@ class Action(StrEnum):
         """The action that undoes this one; of an outright future's Buy it is Sell."""
         return _CLOSING[self]
 
+    def closing_surplus(self) -> "Action":
+        """The action that takes down what was closed more often than this one had opened."""
+        return _CLOSING_SURPLUS.get(self, self)
+
 
 _CLOSING = {
     Action.BUY_TO_OPEN: Action.SELL_TO_CLOSE,
@@ -52,6 +56,7 @@ _CLOSING = {
     Action.BUY: Action.SELL,
     Action.SELL: Action.BUY,
 }
+_CLOSING_SURPLUS = {Action.BUY_TO_OPEN: Action.BUY_TO_CLOSE, Action.SELL_TO_OPEN: Action.SELL_TO_CLOSE}
 
 
 class OrderType(StrEnum):

@@ -106,6 +106,11 @@ def closing_legs(legs: tuple[Leg, ...], units: int) -> tuple[Leg, ...]:
     return tuple(replace(leg, action=leg.action.closing()) for leg in scaled_legs(legs, units))
 
 
+def surplus_legs(legs: tuple[Leg, ...], units: int) -> tuple[Leg, ...]:
+    """The legs that take down `units` of what closing opening `legs` too often has opened, in the same order."""
+    return tuple(replace(leg, action=leg.action.closing_surplus()) for leg in scaled_legs(legs, units))
+
+
 @lru_cache(maxsize=_KEPT)
 def spread_of(legs: tuple[Leg, ...]) -> Spread:
     """Understand opening legs. Raises SymbolError."""

@@ -308,10 +308,9 @@ def _is_overtaken(bracket: Bracket, members: tuple[Member, ...]) -> bool:
     """Whether exits that waited for the disk are wanted no longer, or not as large."""
     if members[0].role is Role.ENTRY:
         return False
-    open_legs = bracket.open_by_leg
     orders = [bracket.order(member.external_identifier) for member in members]
     return any(order is not None and order.cancel_asked_us is not None for order in orders) or any(
-        leg.quantity > open_legs.get(leg.symbol, 0) for member in members for leg in member.spec.legs
+        leg.quantity > bracket.closable(leg) for member in members for leg in member.spec.legs
     )
 
 

@@ -81,6 +81,7 @@ class LastGate:
         if not member.spec.strict:
             found.append("an exit without strict position effect would open a position if there is none")
         opened = {leg.symbol: leg.quantity for leg in bracket.request.entry.legs}
+        buys = {leg.symbol: leg.action.is_buy for leg in bracket.request.entry.legs}
         is_with_entry = any(
             entry.group is not None and entry.group == _group(bracket, member) for entry in bracket.entries
         )
@@ -89,7 +90,9 @@ class LastGate:
             if not is_with_entry:
                 filled = sum(order.filled(leg.symbol) for order in bracket.entries)
                 gone = sum(order.filled(leg.symbol) for order in bracket.exits)
-                bound = min(bound, filled - gone)
+                is_open = filled - gone + sum(order.filled(leg.symbol) for order in bracket.surplus_closes)
+                # On the entry's own side it trades a surplus away.
+                bound = -is_open if buys.get(leg.symbol) is leg.action.is_buy else min(bound, is_open)
             if leg.quantity > bound:
                 found.append(f"it closes {leg.quantity} of {leg.symbol.strip()}, of which {bound} are open")
             if leg.action.is_opening:

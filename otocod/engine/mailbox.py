@@ -52,7 +52,8 @@ class Mailboxes:
         run_command: Callable[[Bracket, Command], None],
         set_deadline: Callable[[BracketId, int | None], None],
         on_changed: Callable[[Bracket], None] = lambda bracket: None,
-        on_forgotten: Callable[[Bracket], None] = lambda bracket: None,
+        on_forgotten: Callable[[BracketId], None] = lambda bracket_id: None,
+        on_closed: Callable[[Bracket], None] = lambda bracket: None,
         on_store_failure: Callable[[StoreFailed], None],
         on_store_recovery: Callable[[], None],
     ) -> None:
@@ -62,6 +63,7 @@ class Mailboxes:
         self._set_deadline = set_deadline
         self._on_changed = on_changed
         self._on_forgotten = on_forgotten
+        self._on_closed = on_closed
         self._on_store_failure = on_store_failure
         self._on_store_recovery = on_store_recovery
         self._has_failed = False
@@ -178,6 +180,8 @@ class Mailboxes:
             self._index(before, after)
             self._set_deadline(bracket_id, after.wake_at_us)
             self._on_changed(after)
+            if after.state is BracketState.CLOSED and before.state is not BracketState.CLOSED:
+                self._on_closed(after)
         self._log_later(after, decision.journal)
         if (after is not before and after != before) or decision.journal or late:
             self._save(before, decision, late, text_from_events(events))
@@ -352,7 +356,7 @@ class Mailboxes:
         self._last_commit.pop(bracket_id, None)
         self._durable.pop(bracket_id, None)
         self._set_deadline(bracket_id, None)
-        self._on_forgotten(bracket)
+        self._on_forgotten(bracket_id)
         for order in bracket.orders:
             self._by_external_identifier.pop(order.external_identifier, None)
             for view in order.views:

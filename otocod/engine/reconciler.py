@@ -6,9 +6,9 @@ the clock asks for the statuses that are not terminal, then reads each order of 
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from otocod.domain.brackets import Bracket, Outcome
+from otocod.domain.brackets import Bracket
 from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported, SweepCompleted
 from otocod.domain.ids import AccountNumber, BracketId, BrokerOrderId
 from otocod.domain.orders import BrokerStatus, OrderReport, OrderState
@@ -56,6 +56,15 @@ class AccountReport:
     from_us: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An order of a closed bracket that ended unfilled."""
+
+    account: AccountNumber
+    broker_order_id: BrokerOrderId
+    tries: int = 3
+
+
 class Reconciler:
     def __init__(
         self,
@@ -82,7 +91,7 @@ class Reconciler:
         self._wanted: dict[AccountNumber, int] = {}  # full listings asked for: how far back
         self._wake = asyncio.Event()
         self._looks: dict[AccountNumber, asyncio.TimerHandle] = {}
-        self._ended: list[tuple[AccountNumber, BrokerOrderId]] = []  # of closed brackets, to be read once more
+        self._ended: list[_Ended] = []  # to be read once more
         self._last_length_s = 0.0
         self.clock_offset_us = 0
         self.last_completed_us: int | None = None
@@ -102,20 +111,20 @@ class Reconciler:
         self._wake.set()
 
     def look_at_ended(self, bracket: Bracket) -> None:
-        """Orders that ended unfilled are read once more when their bracket has just closed. No listing shows them, and
-        a late fill, of which the stream loses the word, would stand there unknown and unprotected.
+        """A bracket has just closed: its orders that ended unfilled are read once more, in a while. No listing shows
+        them, and a late fill of which the stream loses the word would stand there unknown and unprotected.
         """
-        if bracket.closed_at_us is None or bracket.outcome is Outcome.RELEASED:
-            return
-        if self._clock.now_us() < bracket.closed_at_us + ENDED_READ_AFTER_S * SECOND_US:
-            asyncio.get_running_loop().call_later(ENDED_READ_AFTER_S, self._read_later, bracket)
-
-    def _read_later(self, bracket: Bracket) -> None:
-        self._ended.extend(
-            (bracket.account, order.broker_order_id)
+        names = [
+            order.broker_order_id
             for order in bracket.orders
             if order.broker_order_id is not None and order.state is not OrderState.FILLED
-        )
+        ]
+        loop = asyncio.get_running_loop()
+        for broker_order_id in names:
+            loop.call_later(ENDED_READ_AFTER_S, self._read_ended_later, _Ended(bracket.account, broker_order_id))
+
+    def _read_ended_later(self, ended: "_Ended") -> None:
+        self._ended.append(ended)
         self._wake.set()
 
     def oldest_us(self, account: AccountNumber) -> int:
@@ -166,9 +175,9 @@ class Reconciler:
 
     async def _turn(self) -> None:
         started_us = self._clock.now_us()
-        while self._ended:
-            await self._read_ended(*self._ended[-1])
-            self._ended.pop()
+        ended, self._ended = self._ended, []
+        for order in ended:
+            await self._read_ended(order)
         if self._wanted:
             wanted, self._wanted = self._wanted, {}
             for account in list(wanted):
@@ -301,12 +310,17 @@ class Reconciler:
             # One piece of news: the cancelled member of a group means something else beside its filled sibling.
             self._mailboxes.deliver(bracket_id, *events)
 
-    async def _read_ended(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> None:
+    async def _read_ended(self, order: "_Ended") -> None:
+        """Never in the way of a listing: what cannot be read is tried a few times more."""
         try:
             async with self._slots.slot(Priority.RECONCILE):
-                self._router.route(await self._broker.read_order(account, broker_order_id))
+                self._router.route(await self._broker.read_order(order.account, order.broker_order_id))
         except NotFound:
             return
+        except ReadFailed:
+            if order.tries > 1:
+                again = replace(order, tries=order.tries - 1)
+                asyncio.get_running_loop().call_later(ENDED_READ_AFTER_S, self._read_ended_later, again)
 
     # The start.
 

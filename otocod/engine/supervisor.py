@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from otocod.domain.brackets import Bracket, Policy
+from otocod.domain.brackets import Bracket, Outcome, Policy
 from otocod.domain.commands import Command, LearnCapability
 from otocod.domain.events import DaemonRestarted, Event, TimeReached
 from otocod.domain.ids import AccountNumber, BracketId
@@ -129,6 +129,7 @@ class Supervisor:
             set_deadline=self.scheduler.set,
             on_changed=self._bracket_changed,
             on_forgotten=self._bracket_forgotten,
+            on_closed=self._bracket_closed,
             on_store_failure=self._store_failed,
             on_store_recovery=self._store_recovered,
         )
@@ -358,12 +359,15 @@ class Supervisor:
         if self.times is not None:
             self.times.bracket_changed(bracket)
 
-    def _bracket_forgotten(self, bracket: Bracket) -> None:
+    def _bracket_forgotten(self, bracket_id: BracketId) -> None:
         if self.quotes is not None:
-            self.quotes.forget(bracket.bracket_id)
+            self.quotes.forget(bracket_id)
         if self.times is not None:
-            self.times.forget(bracket.bracket_id)
-        self.reconciler.look_at_ended(bracket)
+            self.times.forget(bracket_id)
+
+    def _bracket_closed(self, bracket: Bracket) -> None:
+        if bracket.outcome is not Outcome.RELEASED:
+            self.reconciler.look_at_ended(bracket)
 
     def _due(self, bracket_id: BracketId) -> None:
         self.tell(bracket_id, TimeReached())

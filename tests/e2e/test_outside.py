@@ -1,6 +1,8 @@
 """What a person does on the broker's platform, and the broker by itself: the position goes while otocod manages it."""
 
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -81,3 +83,19 @@ def test_part_that_goes_has_the_rest_closed_where_the_request_says_so(pair: Pair
     set_positions(pair, spread, short=1, long=1)
     assert pair.daemon.until_state("flattened", "CLOSED", timeout_s=20)["outcome"] == "CLOSED_OUTSIDE"
     assert not {spread.short, spread.long} & pair.paper.positions().keys()
+
+
+@pytest.mark.covers("F46", "F48")
+def test_surplus_of_two_filled_exits_is_traded_away_where_the_settings_say_so(tmp_path: Path) -> None:
+    """Both exits of an `unlinked` bracket fill while the daemon stands still."""
+    with running(tmp_path, rules={"reservation": False}, on_double_exit="flatten") as pair:
+        spread = pair.open_bracket("both", protection="unlinked")
+        pair.daemon.signal(signal.SIGSTOP)
+        for order in pair.paper.working(spread):
+            pair.paper.act(order, "fill")
+        pair.daemon.signal(signal.SIGCONT)
+        closed = pair.daemon.until_state("both", "CLOSED", timeout_s=30)
+        assert closed["outcome"] == "DOUBLE_EXIT"
+        assert "trading it away" in closed["attention"]
+        assert [order["role"] for order in closed["orders"]].count("close") == 1
+        pair.check_end()

@@ -69,17 +69,31 @@ class Books:
     def is_entry(self, order_id: int) -> bool:
         return not self.orders[order_id]["legs"][0]["action"].endswith("Close")
 
+    def is_of_surplus(self, order_id: int) -> bool:
+        """Closes on the entry's own side: what both exits have opened the wrong way is traded away."""
+        if self.is_entry(order_id):
+            return False
+        sides = {
+            leg["symbol"]: leg["action"].split()[0]
+            for n in self.by_bracket[self.owner(order_id) or ""]
+            if self.is_entry(n)
+            for leg in self.orders[n]["legs"]
+        }
+        return all(sides.get(leg["symbol"]) == leg["action"].split()[0] for leg in self.orders[order_id]["legs"])
+
     def kind(self, order_id: int) -> str:
         if self.is_entry(order_id):
             return "entry"
         return "stop" if self.orders[order_id]["order-type"].startswith("Stop") else "limit"
 
     def filled(self, bracket_id: str, *, entries: bool) -> Counter[str]:
+        """Of exits, less what was traded away of a surplus."""
         total: Counter[str] = Counter()
         for order_id in self.by_bracket[bracket_id]:
             if self.is_entry(order_id) == entries:
+                sign = -1 if self.is_of_surplus(order_id) else 1
                 for leg in self.orders[order_id]["legs"]:
-                    total[leg["symbol"]] += sum(fill["quantity"] for fill in leg["fills"])
+                    total[leg["symbol"]] += sign * sum(fill["quantity"] for fill in leg["fills"])
         return total
 
     def fills(self, bracket_id: str) -> set[tuple[str, str, int]]:
@@ -417,6 +431,8 @@ def _open(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool)
         return [] if living else ["L1 PENDING_ENTRY and no order of it works"]
     if any(books.is_entry(n) for n in living):
         return [f"L2 {state}, and the entry still works after its grace"]
+    if any(q < 0 for q in open_legs.values()) and "trading it away" in attention:
+        return []
     if not any(q > 0 for q in open_legs.values()):
         return [f"L3 {state} and nothing is open ({open_legs})"]
     if ends := _ends(books, bracket):

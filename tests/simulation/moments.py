@@ -189,6 +189,8 @@ class _Replay:
         others = [n for n in others if not self._is_excused(n)]
         if role == "close" and others:
             return [f"{ref}: S6 close {order_id} is sent while {others} may still fill"]
+        if self._books.is_of_surplus(order_id):
+            return self._surplus_close(owner, entry)
         open_legs = self._open_lately(owner, entry["at_us"])
         for leg in self._books.orders[order_id]["legs"]:
             symbol = leg["symbol"]
@@ -199,6 +201,15 @@ class _Replay:
                     f" and {open_legs[symbol]} are open"
                 ]
         return []
+
+    def _surplus_close(self, owner: str, entry: Json) -> list[str]:
+        order_id, ref = entry["order-id"], self._books.brackets[owner]["client_ref"]
+        open_legs = self._open_lately(owner, entry["at_us"] + _NEWS_US)
+        return [
+            f"{ref}: S5 close {order_id} of {leg['quantity']} {leg['symbol']}, {-open_legs[leg['symbol']]} are surplus"
+            for leg in self._books.orders[order_id]["legs"]
+            if leg["quantity"] > -open_legs[leg["symbol"]]
+        ]
 
     def _is_child_of_entry(self, owner: str, entry: Json) -> bool:
         group = entry.get("complex-order-id")
@@ -241,7 +252,7 @@ class _Replay:
         total: Counter[str] = Counter()
         for n in self._books.by_bracket[owner]:
             for filled_us, symbol, quantity in self._fill_times[n]:
-                if self._books.is_entry(n):
+                if self._books.is_entry(n) or self._books.is_of_surplus(n):
                     total[symbol] += quantity
                 elif filled_us < at_us - _NEWS_US:
                     total[symbol] -= quantity

@@ -70,6 +70,8 @@ REGRESSIONS = {
     300717: "the lock was stolen: both daemons sent the exits of one fill",
     711457: "as 300717, with groups",
     301479: "a cancelled entry filled after the bracket had closed, and the stream lost the word",
+    722000: "the audit called a fill after the end, of which a person had been told, an open position",
+    722686: "an order that could not be read kept every listing waiting",
     1397: "the clock set back over a restart prolonged the grace of a part-filled entry by an hour",
 }
 

@@ -108,7 +108,7 @@ class _Story:
     def _learn(self, order_id: int, entry: Json) -> None:
         if entry["event"] == "fill":
             side = self._opened if self._books.is_entry(order_id) else self._closed
-            side[entry["symbol"]] += entry["quantity"]
+            side[entry["symbol"]] += -entry["quantity"] if self._books.is_of_surplus(order_id) else entry["quantity"]
             self._left[order_id][entry["symbol"]] -= entry["quantity"]
             return
         if entry["event"] == "accepted":
@@ -120,7 +120,8 @@ class _Story:
         entries = [n for n in self._status if self._books.is_entry(n)]
         is_over = all(self._status[n] in _TERMINAL for n in entries)
         left = {s: q - self._closed[s] for s, q in self._opened.items() if q - self._closed[s] > 0}
-        exits = [n for n in self._status if n not in entries and self._status[n] not in _TERMINAL]
+        living = [n for n in self._status if n not in entries and self._status[n] not in _TERMINAL]
+        exits = [n for n in living if not self._books.is_of_surplus(n)]
         cover: dict[str, Counter[str]] = {"stop": Counter(), "limit": Counter()}
         for n in exits:
             cover[self._books.kind(n)].update(self._left[n])

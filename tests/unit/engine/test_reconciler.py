@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from otocod.adapters.tastytrade.render import complex_body, order_body
-from otocod.domain.brackets import Bracket, BracketState, Outcome
+from otocod.domain.brackets import Bracket
 from otocod.domain.commands import SubmitComplex, SubmitOrder
 from otocod.domain.events import (
     ComplexReported,
@@ -25,7 +25,7 @@ from otocod.domain.timing import LISTING_MARGIN_US
 from otocod.engine import reconciler as reconciler_module
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import PositionWatch
-from otocod.engine.reconciler import ENDED_READ_AFTER_S, SECOND_US, Reconciler
+from otocod.engine.reconciler import ENDED_READ_AFTER_S, Reconciler
 from otocod.engine.router import Router
 from otocod.engine.slots import Slots
 from otocod.ports.broker import LoginRefused, NotFound, ReadFailed
@@ -492,12 +492,20 @@ async def test_order_that_ended_unfilled_is_read_once_more_after_its_bracket_has
     """A late fill of it, of which the stream loses the word, is found; no listing would show it."""
     bench = Bench()
     bracket = await bench.working()
-    over = replace(bracket, state=BracketState.CLOSED, outcome=Outcome.ENTRY_NOT_FILLED)
-    just_now = replace(over, closed_at_us=bench.clock.now_us())
-    bench.reconciler.look_at_ended(just_now)
-    bench.reconciler.look_at_ended(replace(just_now, outcome=Outcome.RELEASED))
-    bench.reconciler.look_at_ended(replace(just_now, closed_at_us=bench.clock.now_us() - 60 * SECOND_US))
+    bench.reconciler.look_at_ended(bracket)
     bench.launch()
     await pass_s(ENDED_READ_AFTER_S + 1)
     read = [call for call in bench.broker.calls if call.name == "read_order"]
     assert len(read) == sum(order.broker_order_id is not None for order in bracket.orders)
+
+
+async def test_ended_order_that_cannot_be_read_does_not_hold_up_the_listings() -> None:
+    bench = Bench()
+    bracket = await bench.working()
+    bench.broker.fail("read_order", times=9)
+    bench.reconciler.look_at_ended(bracket)
+    bench.launch()
+    await pass_s(5 * ENDED_READ_AFTER_S)
+    read = [call for call in bench.broker.calls if call.name == "read_order"]
+    assert len(read) == 3 * sum(order.broker_order_id is not None for order in bracket.orders)
+    assert [call for call in bench.broker.calls if call.name == "search"]
