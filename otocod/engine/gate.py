@@ -91,8 +91,9 @@ class LastGate:
                 filled = sum(order.filled(leg.symbol) for order in bracket.entries)
                 gone = sum(order.filled(leg.symbol) for order in bracket.exits)
                 is_open = filled - gone + sum(order.filled(leg.symbol) for order in bracket.surplus_closes)
-                # On the entry's own side it trades a surplus away.
-                bound = -is_open if buys.get(leg.symbol) is leg.action.is_buy else min(bound, is_open)
+                # A close on the entry's own side trades a surplus away.
+                is_of_surplus = member.role is Role.CLOSE and buys.get(leg.symbol) is leg.action.is_buy
+                bound = -is_open if is_of_surplus else min(bound, is_open)
             if leg.quantity > bound:
                 found.append(f"it closes {leg.quantity} of {leg.symbol.strip()}, of which {bound} are open")
             if leg.action.is_opening:

@@ -11,8 +11,9 @@ from otocod.domain.commands import Member
 from otocod.domain.ids import AccountNumber
 from otocod.domain.orders import Order
 from otocod.domain.specs import Action, OrderSpec, Role
+from otocod.domain.spreads import surplus_legs
 from otocod.engine.gate import MAX_QUANTITY, LastGate, Limits
-from tests.support.stored_records import ACCOUNT, START_US, accepted, entry_filled
+from tests.support.stored_records import ACCOUNT, START_US, accepted, entry_filled, spread
 
 MINUTE_US = 60_000_000
 
@@ -198,3 +199,14 @@ def test_orders_beyond_the_ceiling_leave_one_behind_the_other() -> None:
     stop = member_of(bracket, Role.STOP)
     doorkeeper.note_posted(bracket, [stop], START_US)
     assert [doorkeeper.spacing_s(bracket, [stop], START_US) for _ in range(3)] == [1.0, 2.0, 3.0]
+
+
+def test_close_on_the_side_of_the_entry_leaves_only_for_what_is_surplus() -> None:
+    def backwards(spec: OrderSpec) -> OrderSpec:
+        return replace(spec, legs=surplus_legs(spread(1), 1))
+
+    bracket, stop = with_spec(exiting(), Role.STOP, backwards)
+    order = next(order for order in bracket.orders if order.external_identifier == stop.external_identifier)
+    close = replace(stop, role=Role.CLOSE)
+    without = bracket.with_order(replace(order, role=Role.CLOSE))
+    assert any("of which -1 are open" in reason for reason in gate().check(without, [close]))
