@@ -214,7 +214,8 @@ def configure(
 def _journal_behind(stream: TextIO | None) -> Journal | None:
     try:
         descriptor = (stream or sys.stderr).fileno()
-    except (OSError, ValueError):
+    # A stream of a program's own need not stand on a descriptor.
+    except (AttributeError, OSError, ValueError):
         return None
     return Journal() if is_journal(descriptor, os.environ) else None
 

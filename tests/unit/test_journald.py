@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar, TextIO, cast
 
 import pytest
 
@@ -69,3 +70,22 @@ def test_standard_error_that_was_led_elsewhere_is_not_the_journal(
     with (tmp_path / "other").open("w") as stream:
         assert journald.is_journal(stream.fileno(), os.environ) is False
     assert journald.is_journal(2, {}) is False
+
+
+def test_a_stream_without_a_descriptor_is_not_the_journal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sink:
+        lines: ClassVar[list[str]] = []
+
+        def write(self, text: str) -> None:
+            self.lines.append(text)
+
+        def flush(self) -> None:
+            return
+
+        def isatty(self) -> bool:
+            return False
+
+    monkeypatch.setenv("JOURNAL_STREAM", "1:2")
+    logs.configure("json", "info", stream=cast(TextIO, Sink()))
+    logs.emit_ready(pid=1)
+    assert json.loads(Sink.lines[0])["event"] == "ready"
