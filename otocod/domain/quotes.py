@@ -226,30 +226,37 @@ def _leg_fault(
     bid, ask = quote.bid, quote.ask
     if bid is None or ask is None or not bid.is_finite() or not ask.is_finite():
         return fault(QuoteReason.NOT_A_NUMBER, "a side of the quote is no number")
-    shown = f"{plain(bid)} bid, {plain(ask)} asked"
+    reason = _side_fault(bid, ask, policy)
+    return None if reason is None else fault(reason, f"{plain(bid)} bid, {plain(ask)} asked")
+
+
+def _side_fault(bid: Decimal, ask: Decimal, policy: QuotePolicy) -> QuoteReason | None:
     if bid < 0 or ask <= 0:
-        return fault(QuoteReason.NOT_POSITIVE, shown)
+        return QuoteReason.NOT_POSITIVE
     if bid > ask:
-        return fault(QuoteReason.CROSSED, shown)
+        return QuoteReason.CROSSED
     if bid == ask and not policy.allow_locked:
-        return fault(QuoteReason.LOCKED, shown)
+        return QuoteReason.LOCKED
     if bid == 0 and ask > policy.zero_bid_max_ask:
-        return fault(QuoteReason.ZERO_BID, shown)
+        return QuoteReason.ZERO_BID
     if _is_wide(ask - bid, (bid + ask) / 2, policy.leg_width_floor, policy.leg_width_percent):
-        return fault(QuoteReason.TOO_WIDE, shown)
+        return QuoteReason.TOO_WIDE
     return None
 
 
 def _spread_fault(quote: SpreadQuote, policy: QuotePolicy, bounds: Bounds) -> QuoteFault | None:
-    shown = f"natural {plain(quote.natural)}, far {plain(quote.far)}"
     # Wide quotes may well reach past a bound; the whole of them beyond it is impossible.
     if bounds.dearest is not None and quote.far > bounds.dearest:
-        return QuoteFault(QuoteReason.OUT_OF_BOUNDS, f"{shown}: more than the spread can cost")
+        return QuoteFault(QuoteReason.OUT_OF_BOUNDS, f"{_shown(quote)}: more than the spread can cost")
     if bounds.cheapest is not None and quote.natural < bounds.cheapest:
-        return QuoteFault(QuoteReason.OUT_OF_BOUNDS, f"{shown}: more than the spread can bring")
+        return QuoteFault(QuoteReason.OUT_OF_BOUNDS, f"{_shown(quote)}: more than the spread can bring")
     if _is_wide(quote.width, abs(quote.mid), policy.spread_width_floor, policy.spread_width_percent):
-        return QuoteFault(QuoteReason.TOO_WIDE, shown)
+        return QuoteFault(QuoteReason.TOO_WIDE, _shown(quote))
     return None
+
+
+def _shown(quote: SpreadQuote) -> str:
+    return f"natural {plain(quote.natural)}, far {plain(quote.far)}"
 
 
 def _is_wide(width: Decimal, mid: Decimal, floor: Decimal, percent: Decimal) -> bool:

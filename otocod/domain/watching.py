@@ -26,6 +26,7 @@ from decimal import Decimal
 from enum import StrEnum
 
 from otocod.domain.quotes import SECOND_US, PriceBasis, QuoteFault, QuoteReason, SpreadQuote
+from otocod.domain.records import changed
 
 MAX_WINDOW = 20
 
@@ -153,17 +154,17 @@ def _emptied(state: WatchState) -> WatchState:
 def _after_quote(watch: Watch, state: WatchState, quote: SpreadQuote, now_us: int) -> WatchState:
     if state.generation != quote.generation:
         state = _emptied(state)
-    state = replace(state, generation=quote.generation, good_us=now_us, fault_since_us=None, fault=None)
+    told: dict[str, object] = {"generation": quote.generation, "good_us": now_us, "fault_since_us": None, "fault": None}
     if not _counts(watch.policy, state, quote, now_us):
-        return state
+        return changed(state, told)
     seen = Observation(quote.price(watch.basis), now_us)
     recent = (*state.recent, seen)[-watch.policy.window :]
-    return replace(
-        state,
-        recent=recent,
-        legs=_leg_counts(watch, state, quote),
-        run_since_us=_run_since_us(watch, state, recent),
-    )
+    told |= {
+        "recent": recent,
+        "legs": _leg_counts(watch, state, quote),
+        "run_since_us": _run_since_us(watch, state, recent),
+    }
+    return changed(state, told)
 
 
 def _counts(policy: WatchPolicy, state: WatchState, quote: SpreadQuote, now_us: int) -> bool:
