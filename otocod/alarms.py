@@ -58,6 +58,9 @@ ALARMS: Mapping[str, About] = {
     "lock_lost": About(_CRITICAL, "the lock file is not ours any more: this daemon has stopped sending, and ends"),
     "login_refused": About(_CRITICAL, "the broker refuses the log-in: nothing can be sent"),
     "move_refused": About(_WARNING, "the broker refused to move an exit; it stays where it was"),
+    "older_database": About(
+        _CRITICAL, "the broker has orders of a bracket that this database has lost; taken in again"
+    ),
     "order_denied": About(_CRITICAL, "the last gate stopped an order: a bug; its bracket is frozen"),
     "order_doubled": About(_CRITICAL, "the broker shows two orders with one identifier of ours"),
     "order_resurfaced": About(_ERROR, "an order that was given up has turned up at the broker"),

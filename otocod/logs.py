@@ -32,6 +32,7 @@ MASK = "******"
 EVENTS: Mapping[str, str] = {
     "acceptance_failed": "a request could not be committed; its row stays NEW and is tried again",
     "admin_call_failed": "an operator's call ended in a bug of ours; nothing was changed",
+    "adopted": "a person has taken over what the broker has and this database does not; entries may go on",
     "alarm": "a person must look; `code` and `told` say at what",
     "alert_failed": "an alert could not be delivered on one channel; it is kept and tried again",
     "alert_sent": "alerts were delivered on one channel",

@@ -340,8 +340,12 @@ class _Routes:
 
     async def reconcile(self, request: web.Request) -> web.Response:
         fields = await fields_of(request)
-        dry_run = fields.flag("dry_run")
+        dry_run, adopt, fate = fields.flag("dry_run"), fields.flag("adopt"), fields.text("fate")
         fields.end()
+        if adopt and dry_run:
+            raise BadCall("adopt and dry_run exclude each other")
+        if adopt:
+            return json_answer(await self._service.adopt(fate=fate, by=peer(request)))
         return json_answer(await self._service.reconcile(dry_run=dry_run, by=peer(request)))
 
     async def audit(self, request: web.Request) -> web.Response:

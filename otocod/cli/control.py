@@ -153,12 +153,27 @@ def _print_status(found: Mapping[str, Any], as_json: bool) -> None:
 
 def reconcile(
     dry_run: bool = typer.Option(False, "--dry-run", help="Only say what differs."),
+    adopt: bool = typer.Option(False, "--adopt", help="Go on from a database that is older than the broker's record."),
+    cancel: bool = typer.Option(False, "--cancel", help="With --adopt: cancel unknown entries; all else is yours."),
+    leave: bool = typer.Option(False, "--leave", help="With --adopt: unknown orders and positions are yours."),
     as_json: bool = Json,
 ) -> None:
     """Compare with the broker now."""
-    found = daemon().post("/v1/reconcile", {"dry_run": dry_run}, timeout_s=BROKER_TIMEOUT_S)
+    if (cancel or leave) and not adopt:
+        raise Failed(ExitStatus.USAGE, "reconcile: --cancel and --leave go with --adopt")
+    if adopt and (dry_run or (cancel and leave)):
+        raise Failed(ExitStatus.USAGE, "reconcile: --adopt goes with one of --cancel and --leave, or none")
+    body: dict[str, Any] = {"dry_run": dry_run}
+    if adopt:
+        body = {"adopt": True, **({"fate": "cancel" if cancel else "leave"} if cancel or leave else {})}
+    found = daemon().post("/v1/reconcile", body, timeout_s=BROKER_TIMEOUT_S)
     if as_json:
         output.print_json(found)
+        return
+    if adopt:
+        for line in (*found["differences"], *(f"yours: {each}" for each in found["adopted"])):
+            output.say(line)
+        output.say("adopted: `otocod resume` lets entries go again")
         return
     differences = found.get("differences") or []
     for difference in differences:

@@ -62,6 +62,8 @@ def _status_lines(found: Mapping[str, Any]) -> list[tuple[str, str]]:
         lines.append(("unprotected", f"longest {output.seconds_text(found['longest_unprotected_s'])}"))
     if found.get("halted"):
         lines.append(("halted", f"{found.get('halt_level') or 'entries'}: {found.get('halt_reason') or 'yes'}"))
+    if found.get("adoption"):
+        lines.append(("adopt", str(found["adoption"])))
     if found.get("login") not in (None, "ok"):
         lines.append(("log-in", str(found["login"])))
     lines += [("attention" if number == 0 else "", text) for number, text in enumerate(_attention(found))]

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 db_app = new_app(help="The state database.")
 config_app = new_app(help="The settings.")
+# As made by `otocod db backup`; removed by --keep, and looked for by `doctor`.
+_USUAL_NAMES = "state-*Z.db"
 
 
 def register(app: typer.Typer) -> None:
     command(db_app, "upgrade")(db_upgrade)
     command(db_app, "backup")(db_backup)
     command(db_app, "check")(db_check)
+    command(db_app, "restore")(db_restore)
     app.add_typer(db_app, name="db")
     command(config_app, "show")(config_show)
     command(config_app, "check")(config_check)
@@ -119,18 +123,40 @@ def db_upgrade(as_json: bool = Json) -> None:
 
 def db_backup(
     to: str | None = typer.Argument(None, metavar="[FILE]", help="Must not exist; beside state.db when left out."),
+    keep: int = typer.Option(
+        0, "--keep", metavar="N", min=0, help="Then remove all but the newest N that have the usual name; 0: none."
+    ),
     as_json: bool = Json,
 ) -> None:
     """A consistent copy of state.db, while the daemon runs or not."""
+    if to and keep:
+        raise Failed(ExitStatus.USAGE, "db backup: --keep goes with the usual names, not with a FILE of your own")
     target = _absolute(to) if to else _usual_backup()
     try:
         found = daemon().post("/v1/backup", {"to": str(target)}, timeout_s=BROKER_TIMEOUT_S)
     except DaemonDown:
         found = _backup(places().state_db, target)
+    found["removed"] = _rotate(target, keep)
     if as_json:
         output.print_json(found)
-    else:
-        output.say(f"{found['path']}: {found['bytes']} bytes")
+        return
+    output.say(f"{found['path']}: {found['bytes']} bytes")
+    for removed in found["removed"]:
+        output.say(f"removed {removed}")
+
+
+def _rotate(newest: Path, keep: int) -> list[str]:
+    """Removes older backups beside this one, once it is made. Their names sort by age."""
+    if keep == 0:
+        return []
+    made = sorted((path for path in newest.parent.glob(_USUAL_NAMES) if path != newest), reverse=True)
+    too_many = made[keep - 1 :]
+    try:
+        for path in too_many:
+            path.unlink()
+    except OSError as error:
+        raise Failed(ExitStatus.FAILED, f"{newest} was made, and an older backup stays: {error}") from None
+    return [str(path) for path in too_many]
 
 
 def _usual_backup() -> Path:
@@ -159,19 +185,78 @@ def _backup(path: Path, to: Path) -> dict[str, Any]:
     return {"path": str(to), "bytes": to.stat().st_size}
 
 
+def db_restore(
+    source: str = typer.Argument(
+        metavar="FILE", help="A backup; or state.db itself, when an older copy has been put in its place."
+    ),
+    as_json: bool = Json,
+) -> None:
+    """Go on from a backup: entries wait until `otocod reconcile --adopt`. Not while the daemon runs."""
+    from otocod.adapters.sqlite import check, migrate, restore
+
+    where, settings = places(), load().settings
+    file = _absolute(source)
+    if not file.is_file():
+        raise Failed(ExitStatus.FAILED, f"there is no file {file}")
+    with _exclusively(where.data_dir / "lock"):
+        try:
+            done = restore.restore(
+                where.state_db, file, environment=settings.environment.value, now_us=time.time_ns() // 1000
+            )
+        except migrate.SchemaTooNew as error:
+            raise Failed(ExitStatus.FAILED, str(error)) from None
+        except check.NotFit as unfit:
+            problems = tuple(map(str, unfit.problems))
+            raise Failed(ExitStatus.FAILED, f"{file} was not restored, nothing was changed", problems) from None
+        except OSError as error:
+            raise Failed(ExitStatus.FAILED, f"{file} was not restored: {error}") from None
+    replaced = None if done.replaced is None else str(done.replaced)
+    if as_json:
+        output.print_json({"path": str(where.state_db), "from": str(file), "replaced": replaced})
+        return
+    output.say(f"{where.state_db} is {file} now{f'; what was there is in {replaced}' if replaced else ''}")
+    output.say("start otocod: it manages exits, and takes no entries until `otocod reconcile --adopt`")
+
+
 def db_check(as_json: bool = Json) -> None:
-    """Look for damage: SQLite's own integrity check, with indexes and foreign keys."""
+    """Look for damage: SQLite's own checks, rows that refer to nothing, the schema's version, the invariants."""
     from otocod.adapters.sqlite import check
 
     path = places().state_db
     require_database(path)
     problems = check.integrity_check(path)
+    revision = None if problems else check.stored_revision(path)
+    if not problems:
+        problems = _schema_problems(revision)
+    if not problems:
+        problems = tuple(f"{each['rule']}: {each['text']}" for each in _violations(path))
     if as_json:
-        output.print_json({"path": str(path), "ok": not problems, "problems": list(problems)})
+        output.print_json({"path": str(path), "ok": not problems, "schema": revision, "problems": list(problems)})
     elif not problems:
-        output.say(f"{path} is sound")
+        output.say(f"{path} is sound, with schema {revision}")
     if problems:
-        raise Failed(ExitStatus.FAILED, f"{path} is damaged", problems)
+        raise Failed(ExitStatus.FAILED, f"{path} is not as it should be", problems)
+
+
+def _schema_problems(revision: str | None) -> tuple[str, ...]:
+    from alembic.script import ScriptDirectory
+
+    from otocod.adapters.sqlite.migrate import alembic_config
+
+    known = [each.revision for each in ScriptDirectory.from_config(alembic_config()).walk_revisions()]
+    if revision is None:
+        return ("it has no tables of otocod",)
+    if revision not in known:
+        return (f"it has schema {revision}, made by a newer otocod; install that one or restore a backup",)
+    if revision != known[0]:
+        return (f"it has schema {revision} and this release uses {known[0]}: otocod db upgrade",)
+    return ()
+
+
+def _violations(path: Path) -> list[dict[str, Any]]:
+    from otocod.audit import audit_database
+
+    return [{"rule": each.rule, "text": each.text} for each in audit_database(path)]
 
 
 def doctor(as_json: bool = Json) -> None:

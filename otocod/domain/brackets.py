@@ -99,6 +99,8 @@ class Close:
 
 
 STAGED_ROLES = (Role.ENTRY, Role.STOP, Role.TARGET, Role.CLOSE)
+# How far beyond the identifiers that this record made those of a later, lost record are recognised.
+LOST_IDS_REACH = 64
 
 
 def made_id(bracket_id: BracketId, role: Role, number: int) -> ExternalIdentifier:
@@ -194,10 +196,15 @@ class Bracket(Derived):
         Also of those that no record names any more: one that an earlier run posted beside a commit that never came may
         turn up long after its absence was taken for proved.
         """
-        for number in range(self.ids_made):
+        made = self.made_as(external_identifier, self.ids_made)
+        return None if made is None else made[0]
+
+    def made_as(self, external_identifier: ExternalIdentifier, below: int) -> tuple[Role, int] | None:
+        """The role and number that an identifier was made from, looked for among the numbers below this one."""
+        for number in range(below):
             for role in STAGED_ROLES:
                 if made_id(self.bracket_id, role, number) == external_identifier:
-                    return role
+                    return role, number
         return None
 
     @property

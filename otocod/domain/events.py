@@ -88,6 +88,15 @@ class OrderReported:
 
 
 @dataclass(frozen=True, slots=True)
+class LostIdentifiersFound:
+    """The broker knows an identifier of this bracket that this record has not made yet: a later record of it is lost,
+    the database being an older copy. Told before the report of the order itself.
+    """
+
+    ids_made: int  # at least so many were
+
+
+@dataclass(frozen=True, slots=True)
 class ComplexReported:
     report: ComplexReport
 
@@ -216,6 +225,7 @@ Event = (
     | CancelRefused
     | CancelLost
     | OrderReported
+    | LostIdentifiersFound
     | ComplexReported
     | SweepCompleted
     | QuoteReported

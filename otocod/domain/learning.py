@@ -16,6 +16,7 @@ from otocod.domain.events import (
     DaemonRestarted,
     EntryCancelRequested,
     Event,
+    LostIdentifiersFound,
     OrderReported,
     PositionsDisagreed,
     QuoteMissing,
@@ -94,6 +95,8 @@ def learn(turn: Turn, event: Event) -> None:
             turn.note("CancelLost", event.why)
         case OrderReported():
             learn_report(turn, event.report, event.external_identifier)
+        case LostIdentifiersFound():
+            _lost_ids_found(turn, event)
         case ComplexReported():
             _complex_reported(turn, event)
         case SweepCompleted():
@@ -184,6 +187,17 @@ def learn_report(turn: Turn, report: OrderReport, external_identifier: ExternalI
         forerunner = turn.bracket.order(learned.replaces)
         if forerunner is not None:
             observe(turn, forerunner)
+
+
+def _lost_ids_found(turn: Turn, event: LostIdentifiersFound) -> None:
+    """No identifier is made twice: what a lost record made is passed over."""
+    if event.ids_made > turn.bracket.ids_made:
+        turn.set(ids_made=event.ids_made)
+        turn.attend(
+            "older_database",
+            "the broker has orders of this bracket that a later state of the database made and this one does not know:"
+            " they were taken in; look whether all is as it should be, then `otocod reconcile --adopt`",
+        )
 
 
 def _adopt(turn: Turn, report: OrderReport, external_identifier: ExternalIdentifier) -> Order | None:

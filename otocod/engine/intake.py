@@ -27,6 +27,10 @@ log = get_log(__name__)
 
 _LOOK_AGAIN_S = 1.0
 _ROWS_AT_ONCE = 200
+_FROM_BEFORE_RESTORE = (
+    "this row is older than the restoring of the database from a backup, so a bracket may have come of it that is lost:"
+    " nothing was sent; look at the broker, then submit it again under another client_ref"
+)
 
 _First = tuple[BracketId, AccountNumber, str]  # the bracket that has a key, its account and canonical request
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -53,6 +57,7 @@ class Intake:
         is_open: Callable[[], bool],
         risk: RiskDesk,
         broker_clock_offset_us: Callable[[], int],
+        requests_from_us: Callable[[], int] = lambda: 0,
         is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
     ) -> None:
         self._mailboxes = mailboxes
@@ -69,6 +74,7 @@ class Intake:
         self._held: dict[RequestId, tuple[str, ...]] = {}  # by a risk limit, and why
         self._broker_clock_offset_us = broker_clock_offset_us
         self._is_zone = is_zone
+        self._requests_from_us = requests_from_us
         self._waiting: dict[RequestId, QueuedRequest] = {}
         self._accepting: dict[str, asyncio.Future[None]] = {}
         self._promised = 0  # orders that leave as soon as their acceptance is on disk
@@ -132,6 +138,9 @@ class Intake:
             first = known.pop(row.client_ref)
         if first is not None:
             self._answer_repeat(row, first)
+            return True
+        if row.created_at_us < self._requests_from_us():
+            self._reject(row, (_FROM_BEFORE_RESTORE,))
             return True
         try:
             request = self._parse(row)

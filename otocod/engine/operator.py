@@ -23,11 +23,13 @@ from otocod.domain.events import (
 )
 from otocod.domain.exits import ExitSpecs, exit_specs
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
+from otocod.domain.orders import OrderReport
 from otocod.domain.prices import PriceError, grid_for, is_on_grid, parse_price
 from otocod.domain.request import parse_request
 from otocod.domain.request_types import RequestRefused
 from otocod.domain.specs import OrderSpec, Role
 from otocod.domain.spreads import spread_of
+from otocod.engine.adoption import Fate, Stray
 from otocod.engine.board import Board
 from otocod.engine.halts import HaltLevel
 from otocod.engine.intake import exchange_day
@@ -95,6 +97,7 @@ class OperatorService:
             "halted": supervisor.halts.level is not HaltLevel.NONE,
             "halt_level": supervisor.halts.level.value,
             "halt_reason": supervisor.halt_reason,
+            "adoption": supervisor.adoption.why,
             "orders_today": supervisor.risk.orders_today,
             "risk_today": str(supervisor.risk.risk_today),
             "requests_waiting": supervisor.intake.waiting,
@@ -240,6 +243,9 @@ class OperatorService:
         self._supervisor.notifier.alarm(Alarm(self._supervisor.clock.now_us(), code, text))
 
     async def resume(self, *, by: str) -> JsonObject:
+        why = self._supervisor.adoption.why
+        if why is not None:
+            raise AdminRefused((f"entries wait for `otocod reconcile --adopt`: {why}",))
         await self._supervisor.resume(by)
         return await self.status()
 
@@ -264,6 +270,38 @@ class OperatorService:
                 changed = [b for b, was in before.items() if b not in after or after[b].orders != was.orders]
                 differences.extend(f"bracket {bracket_id}: brought up to date" for bracket_id in changed)
         return {"listed": listed, "differences": differences}
+
+    async def adopt(self, *, fate: str | None, by: str) -> JsonObject:
+        wanted = _fate(fate)
+        self._require_ready()
+        supervisor = self._supervisor
+        listed, strays = 0, list[Stray]()
+        try:
+            for account in supervisor.settings.accounts:
+                oldest_us = supervisor.reconciler.oldest_us(account)
+                found = await supervisor.reconciler.list_fully(account, supervisor.adoption.listed_from_us(oldest_us))
+                await supervisor.router.settle()
+                listed += len(found.listing.reports)
+                strays += await supervisor.adoption.strays(account, found.listing.reports, self._is_ours)
+            if strays and wanted is None:
+                raise AdminRefused((*map(str, strays), _FATES_TOLD))
+            differences = await self._cancelled(strays) if wanted is Fate.CANCEL else []
+        except ReadFailed as error:
+            raise BrokerUnreachable(str(error)) from None
+        await supervisor.adoption.conclude(strays, by)
+        return {"listed": listed, "differences": differences, "adopted": [str(stray) for stray in strays]}
+
+    def _is_ours(self, report: OrderReport) -> bool:
+        return self._supervisor.mailboxes.owner_of(report) is not None
+
+    async def _cancelled(self, strays: Sequence[Stray]) -> list[str]:
+        """What was cancelled, one line each; raises AdminRefused when one of them does not go away."""
+        working = [stray for stray in strays if stray.is_working_entry]
+        kept = [(stray, await self._supervisor.adoption.cancel(stray)) for stray in working]
+        reasons = [f"{stray} was not cancelled ({why})" for stray, why in kept if why is not None]
+        if reasons:
+            raise AdminRefused((*reasons, "nothing is adopted yet: try again, or look at the broker"))
+        return [f"cancelled {stray}" for stray in working]
 
     def _differences(self, reports: Any) -> list[str]:
         found: list[str] = []
@@ -343,6 +381,19 @@ class OperatorService:
 
     async def reload(self) -> JsonObject:
         return await self._surroundings.reload()
+
+
+_FATES_TOLD = (
+    "these carry our source and belong to no bracket of this database, so otocod does not know what they are for."
+    " If another otocod runs on this account, stop it first. Then --cancel: entries that work are cancelled, filled"
+    " positions and the closing orders that protect them are yours; or --leave: all of it is yours"
+)
+
+
+def _fate(fate: str | None) -> Fate | None:
+    if fate is not None and fate not in set(Fate):
+        raise AdminRefused((f"fate: one of {', '.join(Fate)}, not {fate}",))
+    return None if fate is None else Fate(fate)
 
 
 def _iso(at_us: int | None) -> str | None:

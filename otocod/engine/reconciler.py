@@ -9,7 +9,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from otocod.domain.brackets import Bracket
-from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported, SweepCompleted
+from otocod.domain.events import (
+    ComplexReport,
+    ComplexReported,
+    Event,
+    LostIdentifiersFound,
+    OrderReported,
+    SweepCompleted,
+)
 from otocod.domain.ids import AccountNumber, BracketId, BrokerOrderId
 from otocod.domain.orders import BrokerStatus, OrderReport, OrderState
 from otocod.domain.timing import LISTING_MARGIN_US
@@ -242,8 +249,11 @@ class Reconciler:
             bracket = self._mailboxes.brackets.get(bracket_id)
             if bracket is None:
                 continue
-            events: list[Event] = [] if first is None else [first]
-            events.extend(news.pop(bracket_id, ()))
+            told = news.pop(bracket_id, [])
+            # Before anything makes identifiers: those of a lost record must not be made again.
+            events: list[Event] = [event for event in told if isinstance(event, LostIdentifiersFound)]
+            events.extend([] if first is None else [first])
+            events.extend(event for event in told if not isinstance(event, LostIdentifiersFound))
             if first is not None or bracket.unknown_orders or bracket.suspects or events:
                 self._mailboxes.deliver(bracket_id, *events, swept)
                 yield

@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from otocod.domain.brackets import BracketState
-from otocod.domain.events import ComplexReport, ComplexReported, Event, OrderReported
+from otocod.domain.brackets import LOST_IDS_REACH, BracketState
+from otocod.domain.events import ComplexReport, ComplexReported, Event, LostIdentifiersFound, OrderReported
 from otocod.domain.ids import BracketId, BrokerOrderId, ExternalIdentifier
 from otocod.domain.orders import OrderReport
 from otocod.domain.reconcile import OUR_SOURCE_PREFIX, attribute
@@ -20,8 +20,8 @@ _MOST_KNOWN = 20_000
 
 class Router:
     """Reports of orders that are nobody's here: ours from a closed bracket (it is loaded), ours and unknown to the
-    database or of an open bracket that was never here (two daemons, or an old backup: entries stop), or foreign (left
-    alone)."""
+    database or of an open bracket that was never here (two daemons, or an old backup: entries stop, and what is of an
+    open bracket all the same is taken in), or foreign (left alone)."""
 
     def __init__(self, mailboxes: Mailboxes, store: Store, *, on_stranger: Callable[[OrderReport], None]) -> None:
         self._mailboxes = mailboxes
@@ -56,12 +56,34 @@ class Router:
         for report in reports:
             owner = self._mailboxes.owner_of(report)
             if owner is None:
-                self.route(report)
+                self._route_ownerless(report, found)
                 continue
             event = self._event(owner, report)
             if event is not None:
                 found.setdefault(owner, []).append(event)
         return found
+
+    def _route_ownerless(self, report: OrderReport, found: dict[BracketId, list[Event]]) -> None:
+        """What only a lost record of an open bracket can have made belongs to the news of that bracket: a stop of which
+        nothing is known here would be sent a second time.
+        """
+        heir = self._heir_of(report)
+        if heir is None:
+            self.route(report)
+            return
+        self._on_stranger(report)
+        owner, lost, reported = heir
+        found.setdefault(owner, []).extend((lost, reported))
+
+    def _heir_of(self, report: OrderReport) -> tuple[BracketId, LostIdentifiersFound, OrderReported] | None:
+        name = report.external_identifier
+        if name is None or not (report.source or "").startswith(OUR_SOURCE_PREFIX):
+            return None
+        for bracket in self._mailboxes.open_on(leg.symbol for leg in report.legs):
+            made = bracket.made_as(name, bracket.ids_made + LOST_IDS_REACH)
+            if made is not None and made[1] >= bracket.ids_made:
+                return bracket.bracket_id, LostIdentifiersFound(made[1] + 1), OrderReported(report, name)
+        return None
 
     def _event(self, owner: BracketId, report: OrderReport) -> OrderReported | None:
         name = attribute(self._mailboxes.brackets[owner], report)
@@ -83,8 +105,7 @@ class Router:
             waiting = self._lookups.pop(name)
         if bracket is None:
             for report in waiting:
-                if not report.status.is_terminal:
-                    self._on_stranger(report)
+                self._not_on_disk(report)
             return
         is_here = bracket.bracket_id in self._mailboxes.brackets
         if bracket.state is not BracketState.CLOSED and not is_here:
@@ -109,6 +130,14 @@ class Router:
         if len(self._known) >= _MOST_KNOWN:
             del self._known[next(iter(self._known))]
         self._known[report.broker_order_id] = report
+
+    def _not_on_disk(self, report: OrderReport) -> None:
+        heir = self._heir_of(report)
+        if heir is not None or not report.status.is_terminal:
+            self._on_stranger(report)
+        if heir is not None:
+            owner, lost, reported = heir
+            self._mailboxes.deliver(owner, lost, reported)
 
     async def settle(self) -> None:
         """Waits for lookups under way."""

@@ -20,6 +20,7 @@ from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.orders import OrderReport
 from otocod.domain.request import COMMON_ZONES
 from otocod.domain.time_exits import ZoneOffsets
+from otocod.engine.adoption import Adoption
 from otocod.engine.capabilities import Capabilities, product_of
 from otocod.engine.executor import Executor
 from otocod.engine.gate import LastGate, Limits
@@ -141,6 +142,7 @@ class Supervisor:
                 open_brackets=self.mailboxes.open_brackets,
                 deliver=self.tell,
             )
+        self.adoption = Adoption(store, broker, clock)
         self.router = Router(self.mailboxes, store, on_stranger=self._stranger)
         self.positions = PositionWatch(broker, self.mailboxes, self.slots, clock)
         self.reconciler = Reconciler(
@@ -197,6 +199,7 @@ class Supervisor:
             risk=self.risk,
             broker_clock_offset_us=lambda: self.reconciler.clock_offset_us,
             is_zone=is_zone,
+            requests_from_us=lambda: self.adoption.requests_from_us,
         )
         self.is_zone = is_zone
         self.is_ready = False
@@ -249,6 +252,7 @@ class Supervisor:
         settings = await self.store.settings()
         is_clean = settings.get(CLEAN_STOP) == "yes"
         self.halts.load(settings)
+        self.adoption.load(settings)
         self.mailboxes.load(await self.store.load_open())
         await self.capabilities.load()
         self._spawn(self.streamer.run(self._stream_event), "streamer")
@@ -404,12 +408,14 @@ class Supervisor:
 
     def _stranger(self, report: OrderReport) -> None:
         """An order with our source works at the broker and our database does not know it."""
-        if self.gate.is_halted:
+        if self.adoption.why is not None or self.adoption.is_adopted(report):
             return
         text = (
             f"order {report.broker_order_id} carries our source and is not in this database: another daemon on this"
-            " account, or a database restored from a backup. New entries are halted; find out, then `otocod resume`"
+            " account, or a database restored from a backup. New entries are halted; find out, then `otocod reconcile"
+            " --adopt` and `otocod resume`"
         )
+        self.adoption.need(text)
         self.notifier.alarm(Alarm(self.clock.now_us(), "stranger", text))
         self.halt(text).add_done_callback(self._halt_kept)
 

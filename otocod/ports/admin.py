@@ -48,7 +48,7 @@ class AdminService(Protocol):
     async def status(self) -> JsonObject:
         """Keys: ready, reasons_not_ready, environment, accounts (masked), streamer {healthy, age_s}, login,
         last_reconcile_at, counts (by state), unknown_outcomes, attention, longest_unprotected_s, halted, halt_level,
-        halt_reason, orders_today, risk_today, version, pid, uptime_s."""
+        halt_reason, adoption (why a person must adopt, or None), orders_today, risk_today, version, pid, uptime_s."""
         ...
 
     async def brackets(self, filters: Mapping[str, str], /) -> JsonList:
@@ -101,6 +101,13 @@ class AdminService(Protocol):
 
     async def reconcile(self, *, dry_run: bool, by: str) -> JsonObject:
         """Keys: listed (orders read), differences (lines)."""
+        ...
+
+    async def adopt(self, *, fate: str | None, by: str) -> JsonObject:
+        """A reconcile that ends the state in which the database is behind the broker. Orders with our source that
+        belong to no bracket here are refused, each named, unless `fate` says what becomes of them: "cancel" (entries
+        that work are cancelled, all else is a person's) or "leave". Keys: listed, differences, adopted (lines).
+        """
         ...
 
     async def audit(self) -> JsonObject:

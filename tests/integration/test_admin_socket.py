@@ -118,6 +118,9 @@ class FakeService:
     async def reconcile(self, *, dry_run: bool, by: str) -> JsonObject:
         return self._ask("reconcile", dry_run, by)
 
+    async def adopt(self, *, fate: str | None, by: str) -> JsonObject:
+        return self._ask("adopt", fate, by)
+
     async def audit(self) -> JsonObject:
         return self._ask("audit")
 
@@ -222,6 +225,7 @@ async def test_commands_carry_who_asked_as_the_kernel_says(tmp_path: Path) -> No
         await served.post("/v1/halt", {"reason": "lunch"})
         await served.post("/v1/halt", {"level": "flatten", "confirm": True})
         await served.post("/v1/reconcile", {"dry_run": True})
+        await served.post("/v1/reconcile", {"adopt": True, "fate": "leave"})
         assert served.service.asked == [
             ("cancel", "ref:a/b c", ME),
             ("close", "b1", "0.55", ME),
@@ -229,6 +233,7 @@ async def test_commands_carry_who_asked_as_the_kernel_says(tmp_path: Path) -> No
             ("halt", "lunch", ME, "entries", False),
             ("halt", "", ME, "flatten", True),
             ("reconcile", True, ME),
+            ("adopt", "leave", ME),
         ]
 
 
@@ -314,6 +319,7 @@ async def test_a_bug_is_answered_without_its_inside_and_the_socket_goes_on(
         ("/v1/brackets/b1/change", {"stop": ["1.70"]}),
         ("/v1/brackets/b1/cancel", {"at": "0.1"}),
         ("/v1/reconcile", {"dry_run": "yes"}),
+        ("/v1/reconcile", {"dry_run": True, "adopt": True}),
         ("/v1/dry-run", {"account": "x"}),
         ("/v1/backup", {"to": "relative.db"}),
         ("/v1/nothing", {}),

@@ -189,6 +189,15 @@ def stored_epoch(path: Path) -> int | None:
     return None if row is None else int(row[0])
 
 
+def stored_revision(path: Path) -> str | None:
+    """The file's schema; None for a file without one."""
+    with closing(open_readonly(path)) as connection:
+        if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'alembic_version'").fetchone() is None:
+            return None
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    return None if row is None else str(row[0])
+
+
 def write_mark(path: Path, epoch: int) -> None:
     """Remembers beside the file what it has reached. Written after the file, so the file is never behind its mark
     unless commits were taken away: a WAL deleted or left behind, an older copy put in its place.
@@ -203,6 +212,18 @@ def write_mark(path: Path, epoch: int) -> None:
         os.close(descriptor)
     new.replace(mark)
     _sync_directory(mark.parent)
+
+
+def marked_epoch(path: Path) -> int:
+    """What the file beside `path` says it has reached; 0 without one. One that cannot be read is removed."""
+    mark = _beside(path, _MARK_SUFFIX)
+    try:
+        return int(mark.read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 0
+    except ValueError:
+        mark.unlink()
+        return 0
 
 
 def require_unlost(path: Path, present: int) -> None:
@@ -225,9 +246,9 @@ def _mark_problems(path: Path, *, present: int | None) -> tuple[Problem, ...]:
     return (
         Problem(
             f"{path} is older than it has been: its -wal file was removed or left behind, or an old copy was put in "
-            "its place, and orders it does not know may be working; restore the newest state, or go on from this one "
-            "and `otocod reconcile`",
-            f"rm {quote(str(mark))}",
+            "its place, and orders it does not know may be working; restore the newest state, or go on from this one: "
+            "entries then wait until `otocod reconcile --adopt`",
+            f"otocod db restore {quote(str(path))}",
         ),
     )
 

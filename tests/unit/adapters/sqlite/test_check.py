@@ -20,6 +20,7 @@ from otocod.adapters.sqlite.check import (
     startup_problems,
     write_mark,
 )
+from otocod.adapters.sqlite.restore import restore
 from otocod.adapters.sqlite.store import SqliteStore
 from tests.support.state_file import fresh_state
 from tests.support.stored_records import accepted, change, changes_of_life
@@ -138,12 +139,12 @@ def test_a_row_that_refers_to_nothing_is_found_by_the_integrity_check(path: Path
 
 
 @pytest.mark.covers("F97")
-def test_a_file_behind_its_mark_is_refused_until_the_mark_is_removed(path: Path) -> None:
+def test_a_file_behind_its_mark_is_refused_until_it_is_restored(path: Path) -> None:
     write_mark(path, 3)
     with pytest.raises(NotFit, match="older than it has been") as refused:
         require_fit(path)
-    assert refused.value.problems[0].mend == f"rm {path}-mark"
-    path.with_name("state.db-mark").unlink()
+    assert refused.value.problems[0].mend == f"otocod db restore {path}"
+    restore(path, path, environment="paper", now_us=5)
     require_fit(path)
 
 
