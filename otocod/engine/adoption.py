@@ -120,8 +120,13 @@ class Adoption:
         return found
 
     async def cancel(self, stray: Stray) -> str | None:
-        """Why a working order is not known to be gone, or None once it is."""
-        outcome = await self._broker.cancel(stray.account, stray.report.broker_order_id)
+        """Why a working entry is not known to be gone without a trace, or None once it is."""
+        group = stray.report.complex_order_id
+        if group is not None:
+            # The broker ends the trigger of a group with its group alone; before the fill the rest protects nothing.
+            outcome = await self._broker.cancel_complex(stray.account, group)
+        else:
+            outcome = await self._broker.cancel(stray.account, stray.report.broker_order_id)
         why = "the broker still shows it"
         match outcome:
             case Refused():
@@ -130,6 +135,8 @@ class Adoption:
                 why = outcome.why
         for _ in range(_CANCEL_LOOKS):
             found = await self._broker.read_order(stray.account, stray.report.broker_order_id)
+            if found.status is BrokerStatus.FILLED:
+                return "it filled meanwhile: its position may be unprotected, look at the broker now"
             if found.status.is_terminal:
                 return None
             await asyncio.sleep(_CANCEL_LOOK_S)

@@ -1,5 +1,6 @@
 """A database behind the broker's record: exits are managed, entries wait until a person has adopted what is unknown."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,11 +120,11 @@ async def test_entries_wait_until_a_person_adopts_and_over_restarts() -> None:
     await again.stop()
 
 
-async def two_of_which_one_is_lost(*, is_filled: bool) -> tuple[Daemon, ExternalIdentifier]:
+async def two_of_which_one_is_lost(*, is_filled: bool, **asked: Any) -> tuple[Daemon, ExternalIdentifier]:
     """A daemon on a backup that has never heard of the only bracket, and the entry of that."""
     first = await Daemon().start()
     changes = list(first.store.committed)
-    bracket = await first.take()
+    bracket = await first.take(**asked)
     entry = bracket.entries[0].external_identifier
     if is_filled:
         first.broker.fill(entry)
@@ -149,11 +150,14 @@ async def test_orders_of_a_lost_bracket_are_named_and_nothing_is_done_before_a_p
 
 
 @pytest.mark.covers("F101")
-async def test_entry_of_a_lost_bracket_is_cancelled_when_a_person_says_so() -> None:
-    daemon, entry = await two_of_which_one_is_lost(is_filled=False)
+@pytest.mark.parametrize(("protection", "orders"), [("native-oco", 1), ("native-otoco", 3)])
+async def test_entry_of_a_lost_bracket_is_cancelled_when_a_person_says_so(protection: str, orders: int) -> None:
+    daemon, entry = await two_of_which_one_is_lost(is_filled=False, protection=protection)
     service = service_of(daemon)
     done = await service.adopt(fate="cancel", by="op")
-    assert len(done["differences"]) == len(done["adopted"]) == 1
+    assert len(done["differences"]) == 1
+    assert len(done["adopted"]) == orders
+    assert not [order for order in daemon.broker.orders() if order["status"] in ("Live", "Contingent")]
     assert daemon.broker.order_named(entry)["status"] == "Cancelled"
     await service.resume(by="op")
     await pass_s(30)
@@ -188,6 +192,20 @@ async def test_cancel_that_does_not_work_adopts_nothing() -> None:
         await service.adopt(fate="cancel", by="op")
     await resume_is_refused(service)
     assert (await service.adopt(fate="cancel", by="op"))["differences"]
+    await daemon.stop()
+
+
+async def test_entry_that_fills_while_it_is_being_cancelled_is_told_and_adopts_nothing() -> None:
+    daemon, entry = await two_of_which_one_is_lost(is_filled=False)
+    service = service_of(daemon)
+    held = daemon.broker.hold("cancel", is_acted_on=False)
+    asking = asyncio.create_task(service.adopt(fate="cancel", by="op"))
+    await until(lambda: daemon.broker.asked("cancel"))
+    daemon.broker.fill(entry)
+    held.release()
+    with pytest.raises(AdminRefused, match="filled meanwhile"):
+        await asking
+    await resume_is_refused(service)
     await daemon.stop()
 
 
