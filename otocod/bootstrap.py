@@ -42,7 +42,7 @@ from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
 from otocod.adapters.sqlite.migrate import SchemaTooNew, WrongIdentity, check_identity, upgrade
 from otocod.adapters.sqlite.reading import SqliteReadModel
 from otocod.adapters.sqlite.store import SqliteStore
-from otocod.adapters.sqlite.usage import usage_since
+from otocod.adapters.sqlite.usage import past_requests, usage_since
 from otocod.adapters.systemd import notify, notify_reloading, watchdog_interval_s
 from otocod.adapters.tastytrade.auth import Authenticator, LoginFailures, Secrets, TokenService
 from otocod.adapters.tastytrade.http import Timeouts, Transport
@@ -289,6 +289,7 @@ class _Daemon:
             zone_offsets=zone_offsets,
             is_zone=is_zone,
             holds_lock=partial(_is_locked_file, settings.lock, self._lock),
+            past_requests=await asyncio.to_thread(past_requests, settings.state_db, accounts),
         )
         figures.supervisor = supervisor
         supervisor.executor.on_answered = figures.answered

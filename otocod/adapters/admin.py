@@ -286,7 +286,8 @@ class _Routes:
     async def explain(self, request: web.Request) -> web.Response:
         bracket = await self._service.bracket(_name(request))
         events = await self._service.events(bracket["bracket_id"], after_seq=0, limit=EVENTS_LIMIT_MAX, wait_s=0)
-        return json_answer({"bracket": bracket, "story": story.told(bracket, events)})
+        safety = await self._service.safety(bracket["bracket_id"])
+        return json_answer({"bracket": bracket, "safety": safety, "story": story.told(bracket, events)})
 
     async def events(self, request: web.Request) -> web.Response:
         query = query_of(request, "bracket", "after", "limit", "wait_s")

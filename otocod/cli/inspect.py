@@ -218,7 +218,7 @@ def _move(entry: Mapping[str, Any]) -> str:
 
 
 def explain(bracket: str = Bracket, as_json: bool = Json) -> None:
-    """One bracket told as a story, each line with its evidence."""
+    """One bracket told as a story, each line with its evidence; and what protects it and what it can lose."""
     with open_source() as source:
         found = source.explain(bracket)
     if as_json:
@@ -228,6 +228,10 @@ def explain(bracket: str = Bracket, as_json: bool = Json) -> None:
         output.say(f"{output.at_text(line['at']):<23}  {line['text']}")
         if line["evidence"]:
             output.say(f"{'':<23}  ({', '.join(line['evidence'])})")
+    if found["safety"]:
+        output.say()
+    for line in found["safety"]:
+        output.say(line)
 
 
 def events(

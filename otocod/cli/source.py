@@ -171,10 +171,17 @@ class _FromFile:
 
     def explain(self, bracket: str) -> JsonObject:
         from otocod import story
+        from otocod.adapters.sqlite import records
+        from otocod.adapters.sqlite.codec import StoredRecordUnreadable
+        from otocod.safety import safety_of
 
         found = self.bracket(bracket)
         events = self.events(found["bracket_id"], after=0, limit=1000, wait_s=0)
-        return {"bracket": found, "story": story.told(found, events)}
+        try:
+            safety = safety_of(records.bracket(self._connection, found["bracket_id"]))
+        except StoredRecordUnreadable as error:
+            safety = [f"not to be told from the file: {error}"]  # of another release: the story needs none of it
+        return {"bracket": found, "safety": safety, "story": story.told(found, events)}
 
     def events(self, bracket: str | None, *, after: int, limit: int, wait_s: float) -> list[JsonObject]:
         from otocod.adapters.sqlite import readmodel

@@ -8,6 +8,7 @@ raised once as it begins, and again only after it has been over.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.ids import BracketId
@@ -19,11 +20,13 @@ from otocod.engine.mailbox import Mailboxes
 from otocod.engine.quotewatch import DELAYED_LEVEL
 from otocod.engine.reconciler import IDLE_INTERVAL_S, Reconciler
 from otocod.engine.supervisor import Supervisor
+from otocod.logs import masked_account
 from otocod.ports.admin import JsonObject
 from otocod.ports.broker import Streamer
 from otocod.ports.clock import Clock
 from otocod.ports.notifier import Notifier
 from otocod.ports.store import Alarm
+from otocod.questions import answers
 
 SECOND_US = 1_000_000
 _LOOK_EVERY_S = 2.0
@@ -183,7 +186,7 @@ def engine_checks(supervisor: Supervisor) -> Iterator[JsonObject]:
         f"the broker's clock is {drift_s:+.0f} s from ours, by its Date header",
         "enable NTP: timedatectl set-ntp true",
     )
-    yield _capability_check(supervisor)
+    yield from _capability_checks(supervisor)
     level = supervisor.halts.level
     yield _check(
         "halt",
@@ -204,6 +207,18 @@ def _capability_check(supervisor: Supervisor) -> JsonObject:
     oldest_us = min(each.at_us for each in records)
     days = (supervisor.clock.now_us() - oldest_us) // (24 * 3600 * SECOND_US)
     return _check("capabilities", True, f"{'; '.join(accepted)}; the oldest proof is {days} days old")
+
+
+def _capability_checks(supervisor: Supervisor) -> Iterator[JsonObject]:
+    yield _capability_check(supervisor)
+    for each in sorted(supervisor.capabilities.records.values(), key=lambda record: (record.product, record.at_us)):
+        at = datetime.fromtimestamp(each.at_us // SECOND_US, UTC).strftime("%Y-%m-%d %H:%M UTC")
+        verdict = "accepted" if each.is_accepted else "refused"
+        account = masked_account(each.account)
+        yield _check(
+            "capability", True, f"{account}, {each.product}, {each.protection}: {verdict} at {at} ({each.evidence})"
+        )
+    yield _check("open questions", True, answers(supervisor.capabilities.records.values()))
 
 
 def _check(name: str, is_ok: bool, detail: str, remedy: str = "") -> JsonObject:

@@ -38,6 +38,7 @@ from otocod.engine.supervisor import Supervisor
 from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject
 from otocod.ports.broker import Confirmed, NotSent, ReadFailed, Refused, Unknown
 from otocod.ports.store import Alarm
+from otocod.safety import safety_of
 
 # Closed brackets of the last day are compared with the broker as well.
 _AUDIT_REACH_US = 24 * 3600 * SECOND_US
@@ -115,6 +116,11 @@ class OperatorService:
 
     async def bracket(self, bracket: str, /) -> JsonObject:
         return await self._reads.bracket(await self._reads.find(bracket))
+
+    async def safety(self, bracket: str, /) -> list[str]:
+        bracket_id = await self._reads.find(bracket)
+        present = self._supervisor.mailboxes.brackets.get(bracket_id)
+        return [] if present is None else safety_of(present)
 
     async def events(self, bracket: str | None, /, *, after_seq: int, limit: int, wait_s: float) -> JsonList:
         bracket_id = None if bracket is None else await self._reads.find(bracket)

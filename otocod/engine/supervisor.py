@@ -21,7 +21,7 @@ from otocod.domain.orders import OrderReport
 from otocod.domain.request import COMMON_ZONES
 from otocod.domain.time_exits import ZoneOffsets
 from otocod.engine.adoption import Adoption
-from otocod.engine.capabilities import Capabilities, product_of
+from otocod.engine.capabilities import Capabilities, Sample, product_of
 from otocod.engine.executor import Executor
 from otocod.engine.gate import LastGate, Limits
 from otocod.engine.halts import HaltLevel, Halts
@@ -105,7 +105,10 @@ class Supervisor:
         zone_offsets: Callable[[str, int, int], ZoneOffsets] | None = None,
         is_zone: Callable[[str], bool] = COMMON_ZONES.__contains__,
         holds_lock: Callable[[], bool] = lambda: True,
+        past_requests: Sequence[Sample] = (),
     ) -> None:
+        """`past_requests`: the newest first; what the account takes is asked again with them."""
+        self._past_requests = past_requests
         self.settings = settings
         self.policy = settings.policy
         self.broker = broker
@@ -275,6 +278,8 @@ class Supervisor:
         if self.times is not None:
             self._spawn(self.times.run(), "times")
         self._spawn(self.halts.run(), "halts")
+        if self._past_requests:
+            self._spawn(self.capabilities.run(self._past_requests), "probes")
         self.reconciler.last_completed_us = self.clock.now_us()
         self.is_ready = True
         self.waiting_for = ""
@@ -318,7 +323,7 @@ class Supervisor:
         self.is_ready = False
         self.scheduler.stop()
         for task in list(self._tasks):
-            if task is start or task.get_name() in ("intake", "reconciler", "halts", "quotes", "times"):
+            if task is start or task.get_name() in ("intake", "reconciler", "halts", "quotes", "times", "probes"):
                 task.cancel()
         is_drained = await self._drain(STOP_LIMIT_S)
         is_drained = await self._drain_broker(1.0) and is_drained

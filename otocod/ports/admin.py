@@ -59,6 +59,10 @@ class AdminService(Protocol):
         """One bracket as `show --json` prints it."""
         ...
 
+    async def safety(self, bracket: str, /) -> list[str]:
+        """The safety contract of a bracket as it stands, one statement a line; none once it is over."""
+        ...
+
     async def overview(self) -> JsonObject:
         """What a person looks at: running, health, counts (by state), attention, the most urgent open brackets as
         `engine.picture.picture_of`, unshown (open ones left out), closed (lately). At most a few hundred rows."""

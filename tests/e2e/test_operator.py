@@ -173,7 +173,10 @@ def test_story_events_and_lists_are_told_from_the_same_record(pair: Pair) -> Non
     bracket_id = pair.daemon.bracket("told")["bracket_id"]
     assert bracket_id in pair.daemon.done("list", "--open", "--json")
     assert "EntryFilled" in pair.daemon.done("events", "ref:told")
-    assert pair.daemon.done("explain", bracket_id)
+    explained = pair.daemon.done("explain", bracket_id)
+    assert "The entry filled." in explained
+    assert "If otocod dies: the group holds by itself." in explained
+    assert "Maximum loss: 165 dollars, at expiry." in explained
     shown = json.loads(pair.daemon.done("show", bracket_id, "--json"))
     assert (shown["client_ref"], shown["account"], shown["tags"]) == ("told", ACCOUNT, {"desk": "seven"})
     pair.paper.quote(spread, TARGET)
@@ -365,3 +368,25 @@ def test_daemon_that_is_stopped_while_an_operator_closes_finishes_the_close_afte
         shown = pair.daemon.until_closed("closing")
         assert shown["outcome"] == "CLOSED_BY_OPERATOR"
         pair.check_end()
+
+
+def test_what_the_account_takes_is_asked_again_after_a_start_and_doctor_shows_it_with_its_date(tmp_path: Path) -> None:
+    with running(tmp_path, rules={"native_oco_spreads": False}) as pair:
+        pair.open_bracket("asked", protection="auto")
+        before = len(pair.paper.orders())
+        pair.daemon.stop()
+        pair.daemon.restart()
+
+        def details(name: str) -> list[str]:
+            checks = json.loads(pair.daemon.cli("doctor", "--json").stdout)
+            return [each["detail"] for each in checks if each["check"] == name]
+
+        def are_both_on_record() -> bool:
+            found = "; ".join(details("capability"))
+            return "native-otoco: accepted at 20" in found and "native-oco: refused at 20" in found
+
+        until(are_both_on_record, lambda: str(details("capability")), 30)
+        (told,) = details("open questions")
+        assert "5: native-otoco accepted on 20" in told
+        assert len(pair.paper.orders()) == before, "a dry-run leaves nothing behind"
+        assert pair.daemon.bracket("asked")["state"] == "EXITS_LIVE"

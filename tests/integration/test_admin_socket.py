@@ -63,6 +63,9 @@ class FakeService:
         self._ask("status")
         return {"ready": True}
 
+    async def safety(self, bracket: str, /) -> list[str]:
+        return ["Protection: the stop rests."]
+
     async def overview(self) -> JsonObject:
         return self._ask("overview")
 
@@ -271,7 +274,9 @@ async def test_filters_and_paging_reach_the_service_within_their_bounds(tmp_path
 
 async def test_explain_tells_the_story_with_its_evidence(tmp_path: Path) -> None:
     async with serving(tmp_path / "s") as served:
-        story = (await served.get(bracket_path("b1", "explain")))["story"]
+        explained = await served.get(bracket_path("b1", "explain"))
+    story = explained["story"]
+    assert explained["safety"] == ["Protection: the stop rests."]
     filled = [line for line in story if line["evidence"] == ["journal 1"]]
     assert len(filled) == 1
     assert filled[0]["text"].startswith("The entry filled.")

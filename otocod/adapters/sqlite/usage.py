@@ -1,13 +1,14 @@
-"""What a day has had so far, read once at the start: the risk limits count over restarts."""
+"""What was asked for before, read once at the start: risk limits count over restarts, and products are known by it."""
 
 import sqlite3
+from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 
 from otocod.adapters.sqlite import readmodel
 from otocod.adapters.sqlite.codec import request_from_json
 from otocod.domain.brackets import Outcome
-from otocod.domain.ids import BracketId
+from otocod.domain.ids import AccountNumber, BracketId
 from otocod.domain.request_types import BracketRequest
 
 Accepted = tuple[BracketId, BracketRequest, Outcome | None]
@@ -24,6 +25,21 @@ def usage_since(path: Path, from_us: int) -> tuple[int, tuple[Accepted, ...]]:
             "SELECT bracket_id, request_json, request_text, outcome FROM brackets WHERE created_at_us >= ?", (from_us,)
         ).fetchall()
     return int(orders), tuple(map(_accepted, rows))
+
+
+def past_requests(
+    path: Path, accounts: Collection[AccountNumber], limit: int = 200
+) -> tuple[tuple[AccountNumber, BracketRequest], ...]:
+    """The requests of the newest brackets of these accounts, the newest first."""
+    with closing(readmodel.open_readonly(path)) as connection:
+        rows = connection.execute(
+            "SELECT account, request_json, request_text FROM brackets ORDER BY created_at_us DESC LIMIT ?", (limit,)
+        ).fetchall()
+    return tuple(
+        (AccountNumber(row["account"]), request_from_json(row["request_json"], row["request_text"]))
+        for row in rows
+        if row["account"] in accounts
+    )
 
 
 def _accepted(row: sqlite3.Row) -> Accepted:

@@ -1,5 +1,6 @@
 """What an account proved to accept, learned without effect, and doubted when it is old."""
 
+import asyncio
 import json
 from dataclasses import replace
 
@@ -7,9 +8,9 @@ from otocod.domain.ids import AccountNumber
 from otocod.domain.request import parse_request
 from otocod.domain.request_types import BracketRequest
 from otocod.domain.specs import InstrumentType, Protection, Role
-from otocod.engine.capabilities import FORGET_REFUSAL_AFTER_US, Capabilities, product_of
+from otocod.engine.capabilities import FORGET_REFUSAL_AFTER_US, PROBE_AGAIN_AFTER_US, Capabilities, product_of
 from otocod.engine.intake import exchange_day
-from otocod.engine.slots import Slots
+from otocod.engine.slots import Priority, Slots
 from otocod.paper.rules import Rules
 from otocod.ports.broker import NotSent, Unknown
 from otocod.ports.store import Capability
@@ -174,3 +175,70 @@ def test_products_are_told_apart_as_the_brokers_rules_do() -> None:
     for leg in (future, shares):
         names.add(product_of(replace(single, entry=replace(single.entry, legs=(leg,)))))
     assert len(names) == 4
+
+
+# Asked again at the start and once a day.
+
+
+async def asked_for(bench: Bench, seconds: float, *requests: BracketRequest) -> None:
+    task = asyncio.create_task(bench.capabilities.run([(ACCOUNT, request) for request in requests]))
+    await asyncio.sleep(seconds)
+    task.cancel()
+
+
+def kept(bench: Bench) -> dict[Protection, tuple[bool, str]]:
+    return {each.protection: (each.is_accepted, each.evidence) for each in bench.capabilities.records.values()}
+
+
+async def test_start_asks_both_modes_with_a_request_of_the_past_and_sends_nothing() -> None:
+    bench = Bench(native_oco_spreads=False)
+    await asked_for(bench, 60, spread(), spread())
+    assert [call.roles for call in bench.broker.asked("dry_run")][:2] == [
+        (Role.ENTRY, Role.TARGET, Role.STOP),
+        (Role.TARGET, Role.STOP),
+    ]
+    assert bench.broker.orders() == []
+    found = kept(bench)
+    assert found[OTOCO] == (True, "dry-run accepted")
+    assert not found[OCO][0]
+    assert "multi_leg_complex_order_not_supported" in found[OCO][1]
+    assert bench.dry_runs == 2, "what is on record is not asked again the same day"
+    bench.clock.ahead_us = PROBE_AGAIN_AFTER_US + 1
+    await asked_for(bench, 60, spread())
+    assert bench.dry_runs == 4
+    assert all(bench.clock.now_us() - each.at_us < 60_000_000 for each in bench.capabilities.records.values())
+
+
+async def test_oco_refused_for_want_of_its_position_alone_proves_nothing() -> None:
+    bench = Bench()
+    await asked_for(bench, 60, spread())
+    assert OCO not in kept(bench)
+    assert await bench.usable() == {OTOCO, OCO}
+
+
+async def test_dry_run_does_not_overrule_what_a_real_order_was_answered() -> None:
+    bench = Bench(native_oco_spreads=False)
+    bench.capabilities.learn(ACCOUNT, "spread", OCO, is_accepted=True, evidence="accepted")
+    bench.clock.ahead_us = PROBE_AGAIN_AFTER_US + 1
+    await asked_for(bench, 60, spread())
+    assert kept(bench)[OCO] == (True, "accepted")
+
+
+async def test_expired_contracts_and_single_exits_are_not_asked_with() -> None:
+    bench = Bench()
+    bench.clock.ahead_us = 400 * 24 * 3600 * 1_000_000
+    await asked_for(bench, 60, spread())
+    bench.clock.ahead_us = 0
+    await asked_for(bench, 60, parsed(stop=None), parsed(stop={"trigger": "1.70"}))
+    assert bench.dry_runs == 0
+
+
+async def test_question_waits_behind_everything_else_and_nothing_waits_for_it() -> None:
+    bench = Bench()
+    slots = Slots(2, reserved=1)
+    bench.capabilities = Capabilities(bench.broker, bench.clock, bench.store, slots)
+    async with slots.slot(Priority.RECONCILE):
+        await asked_for(bench, 60, spread())
+        assert bench.dry_runs == 0
+        async with asyncio.timeout(1), slots.slot(Priority.PROTECTION):
+            pass
