@@ -55,6 +55,7 @@ EVENTS: Mapping[str, str] = {
     "library_message": "a library had something to say; its words are in `text`",
     "metrics_failed": "the metrics' port cannot be served; everything else goes on",
     "order_denied": "the last gate kept an order from leaving: a bug; its bracket is frozen",
+    "position_adopted": "a bracket was put around a position that was there already",
     "queue_alarm": "the queue file is locked, damaged or was moved aside",
     "quotes_failed": "the quote feed met an error that is a bug; it goes on, and nothing waits for it",
     "read_failed": "one query of the broker failed; it proves nothing and is asked again",

@@ -14,6 +14,8 @@ Told = dict[str, Any]
 # What the journal's words mean. `{detail}` is the entry's own text, which names the order or the reason.
 _SENTENCES: Mapping[str, str] = {
     "BracketAccepted": "The request was accepted and the entry handed to the executor.",
+    "AdoptionAccepted": "{detail} asked for a bracket around a position that was there already.",
+    "PositionAdopted": "The position was taken over ({detail}). From here it must be protected.",
     "EntryFilled": "The entry filled. From here the position is open and must be protected.",
     "EntryNotFilled": "The entry ended without a fill; no position came of it.",
     "ProtectionConfirmed": "The protection is in force, confirmed by the broker.",
@@ -125,6 +127,9 @@ def _happening(event: Mapping[str, Any]) -> Told:
 
 def _order(order: Mapping[str, Any]) -> Told:
     filled, quantity = order.get("filled_quantity", 0), order.get("quantity")
+    if order.get("status") == "Adopted":
+        text = f"The position was there before, opened by no order of otocod: {filled} taken over"
+        return _line(None, f"{text} at {_price(str(order.get('net_fill_price')))}.")
     text = f"The {order.get('role')} order is {order.get('status')}: {filled} of {quantity} filled"
     price = order.get("net_fill_price")
     if price:

@@ -115,6 +115,7 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
             web.post("/v1/brackets/{bracket}/unfreeze", routes.unfreeze),
             web.post("/v1/brackets/{bracket}/release", routes.release),
             web.get("/v1/events", routes.events),
+            web.post("/v1/adopt", routes.take_over),
             web.post("/v1/halt", routes.halt),
             web.post("/v1/resume", routes.resume),
             web.post("/v1/reconcile", routes.reconcile),
@@ -328,6 +329,16 @@ class _Routes:
         if target is None and stop is None:
             raise BadCall("target or stop is needed")
         return json_answer(await self._service.change(_name(request), target=target, stop=stop, by=peer(request)))
+
+    async def take_over(self, request: web.Request) -> web.Response:
+        fields = await fields_of(request)
+        account, client_ref = fields.required_text("account"), fields.required_text("client_ref")
+        text, from_fills = fields.required_text("request"), fields.flag("from_fills")
+        fields.end()
+        taken = await self._service.take_over(
+            account=account, client_ref=client_ref, request_text=text, from_fills=from_fills, by=peer(request)
+        )
+        return json_answer(taken)
 
     async def halt(self, request: web.Request) -> web.Response:
         fields = await fields_of(request)

@@ -52,7 +52,10 @@ def _accepted_rows(connection: sqlite3.Connection) -> Iterator[Violation]:
     query = (
         "SELECT b.bracket_id, b.client_ref, b.account, a.client_ref, a.account FROM brackets b"
         " LEFT JOIN accepted_rows a ON a.bracket_id = b.bracket_id"
-        " WHERE a.client_ref IS NOT b.client_ref OR a.account IS NOT b.account"
+        " WHERE (a.client_ref IS NOT b.client_ref OR a.account IS NOT b.account)"
+        # Adopted ones came by the operators' socket.
+        " AND NOT (a.bracket_id IS NULL AND EXISTS (SELECT 1 FROM orders o WHERE o.bracket_id = b.bracket_id"
+        " AND o.role = 'entry' AND o.status = 'Adopted' AND o.broker_order_id = 'adopted-' || b.bracket_id))"
     )
     for bracket_id, client_ref, account, row_ref, row_account in connection.execute(query):
         if row_ref is None:

@@ -41,6 +41,7 @@ queue_app = new_app(help="The queue of requests.")
 
 def register(app: typer.Typer) -> None:
     command(app, "submit")(submit)
+    command(app, "adopt")(adopt)
     command(app, "schema")(schema)
     command(queue_app, "list")(queue_list)
     command(queue_app, "init")(queue_init)
@@ -87,6 +88,31 @@ def submit(
         output.say(f"{bracket['bracket_id']}  {bracket['client_ref']}  {bracket['state']}{outcome}")
     if not has_been(bracket, wanted):
         raise Failed(ExitStatus.FAILED, f"it ended {bracket['outcome']} and was never {wanted}")
+
+
+def adopt(
+    file: str = typer.Argument(
+        metavar="FILE|-", help="A bracket request; its entry says what was opened, and for what."
+    ),
+    client_ref: str | None = typer.Option(None, "--client-ref", help="Your key for it; made up when left out."),
+    account: str | None = typer.Option(None, "--account", help="May be left out when one account is configured."),
+    from_fills: bool = typer.Option(
+        False, "--from-fills", help="What it cost is read from the broker's fills, not from entry.price."
+    ),
+    as_json: bool = Json,
+) -> None:
+    """Put a bracket around a position that the account has already. Nothing is opened."""
+    where = places()
+    text = _read(file)
+    account = account or _only_account(where)
+    _judge(text, account, where)
+    reference = client_ref or _new_reference(text)
+    asked = {"account": account, "client_ref": reference, "request": text, "from_fills": from_fills}
+    bracket = daemon().post("/v1/adopt", asked, timeout_s=BROKER_TIMEOUT_S)
+    if as_json:
+        output.print_json(bracket)
+    else:
+        output.say(f"{bracket['bracket_id']}  {bracket['client_ref']}  {bracket['state']}")
 
 
 def _state(wait: str | None) -> str | None:

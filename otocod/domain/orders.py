@@ -53,6 +53,10 @@ class BrokerStatus(StrEnum):
 _RANK = {status: rank for rank, status in enumerate(BrokerStatus)}
 
 
+# In the broker's place for an entry that is no order of ours: its position was there before the bracket.
+ADOPTED = "Adopted"
+
+
 class OrderState(StrEnum):
     """Ours. ABSENT: an id we gave up, proved to be nowhere at the broker when we looked, and never posted again."""
 

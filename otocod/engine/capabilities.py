@@ -113,13 +113,13 @@ class Capabilities:
         if self._is_unknown(account, product, Protection.NATIVE_OTOCO) and _can_probe(request, Protection.NATIVE_OTOCO):
             await self._probe(account, product, request, Protection.NATIVE_OTOCO)
         modes = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
-        return frozenset(mode for mode in modes if not self._is_refused(account, product, mode))
+        return frozenset(mode for mode in modes if not self.is_refused(account, product, mode))
 
     def _is_unknown(self, account: AccountNumber, product: str, mode: Protection) -> bool:
         known = self.records.get((account, product, mode))
         return known is None or (not known.is_accepted and self._is_old(known))
 
-    def _is_refused(self, account: AccountNumber, product: str, mode: Protection) -> bool:
+    def is_refused(self, account: AccountNumber, product: str, mode: Protection) -> bool:
         known = self.records.get((account, product, mode))
         return known is not None and not known.is_accepted and not self._is_old(known)
 

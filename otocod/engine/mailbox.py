@@ -110,8 +110,11 @@ class Mailboxes:
     def owner_of_complex(self, complex_order_id: ComplexOrderId) -> BracketId | None:
         return self._by_complex_order_id.get(complex_order_id)
 
-    def accept(self, decision: Decision, row: AcceptedRow) -> asyncio.Future[None]:
-        """A new bracket. Its entry leaves when the future has succeeded; if it fails the bracket is forgotten."""
+    def accept(self, decision: Decision, row: AcceptedRow | None) -> asyncio.Future[None]:
+        """A new bracket. Its entry leaves when the future has succeeded; if it fails the bracket is forgotten.
+
+        `row`: None for one that came by no queue.
+        """
         bracket = decision.bracket
         self.brackets[bracket.bracket_id] = bracket
         self._index(None, bracket)

@@ -35,6 +35,7 @@ from otocod.engine.halts import HaltLevel
 from otocod.engine.intake import exchange_day
 from otocod.engine.reconciler import SECOND_US
 from otocod.engine.supervisor import Supervisor
+from otocod.engine.takeover import Takeover, TakeoverDesk
 from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject
 from otocod.ports.broker import Confirmed, NotSent, ReadFailed, Refused, Unknown
 from otocod.ports.store import Alarm
@@ -75,6 +76,7 @@ class OperatorService:
         self._reads = reads
         self._surroundings = surroundings
         self.board = Board(supervisor, reads, surroundings)
+        self._takeovers = TakeoverDesk(supervisor)
 
     # Reads.
 
@@ -225,6 +227,13 @@ class OperatorService:
         return await self._reads.bracket(bracket_id)
 
     # Commands on the daemon.
+
+    async def take_over(
+        self, *, account: str, client_ref: str, request_text: str, from_fills: bool, by: str
+    ) -> JsonObject:
+        self._require_ready()
+        asked = Takeover(AccountNumber(account), client_ref, request_text, from_fills, by)
+        return await self._reads.bracket(await self._takeovers.take_over(asked))
 
     async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
         wanted = _halt_level(level)

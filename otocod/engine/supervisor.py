@@ -205,6 +205,7 @@ class Supervisor:
             requests_from_us=lambda: self.adoption.requests_from_us,
         )
         self.is_zone = is_zone
+        self.make_id = make_id
         self.is_ready = False
         self.is_stopping = False
         self.login_refused: str | None = None

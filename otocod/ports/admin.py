@@ -94,6 +94,13 @@ class AdminService(Protocol):
 
     async def release(self, bracket: str, /, *, by: str) -> JsonObject: ...
 
+    async def take_over(
+        self, *, account: str, client_ref: str, request_text: str, from_fills: bool, by: str
+    ) -> JsonObject:
+        """A bracket around a position that the account has already, opened at the entry's price of the request, or at
+        what the broker's fills make. The same key with the same request is the same bracket."""
+        ...
+
     async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
         """No new entries, across restarts; or as much as `level` says: intake, entries, cancel-entries, flatten.
 

@@ -112,6 +112,11 @@ class FakeService:
     async def release(self, bracket: str, /, *, by: str) -> JsonObject:
         return self._ask("release", bracket, by)
 
+    async def take_over(
+        self, *, account: str, client_ref: str, request_text: str, from_fills: bool, by: str
+    ) -> JsonObject:
+        return self._ask("take_over", account, client_ref, request_text, from_fills, by)
+
     async def halt(self, *, reason: str, by: str, level: str = "entries", confirm: bool = False) -> JsonObject:
         return self._ask("halt", reason, by, level, confirm)
 

@@ -237,6 +237,8 @@ def _order(row: sqlite3.Row, *, is_released: bool) -> Json:
         "filled_quantity": row["filled_quantity"],
         "net_fill_price": row["net_fill_price"],
     }
+    if row["status"] == "Adopted":
+        order["broker_order_id"] = None  # the position was there before; no order of ours opened it
     if is_released and row["state"] not in _TERMINAL:
         # It may still work, and otocod no longer looks after it.
         order["handed_over"] = True
