@@ -5,6 +5,7 @@ struck within `_QUIET_US` before it and until the bound is over: the world notes
 start and end of a run. What is judged under faults as well is that things come right once they stop (`checker`).
 """
 
+import re
 from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ _SIBLING_US = 5 * _SECOND_US  # L3, from the fill that leaves nothing open
 _READY_US = 10 * _SECOND_US  # L5, with the patience for a stream that does not come
 _READY_AFTER_FAULTS_US = 27 * _SECOND_US
 _RECORD_US = 3 * _SECOND_US  # between the time without protection by the log and by the record
+_LEG = re.compile(r"[A-Za-z ]+ (?P<quantity>[0-9]+) (?P<symbol>.+)")
 _ALARM_US = 28 * _SECOND_US  # L8, beyond the limit of the settings: a fill that the stream lost is found by a sweep
 # A daemon that cannot read cannot know.
 _BLINDING = frozenset({"outage", "token_death", "reads_fail", "slow", "listing_lag"})
@@ -84,6 +86,12 @@ class _Moment:
     is_over: bool  # exits of one kind work for more than is open
 
 
+def _accepted_for(entry: Json) -> dict[str, int]:
+    """Quantity by symbol of an order as it was accepted; the log writes `Buy to Close 2 AAPL  261218C00155000`."""
+    found = (_LEG.fullmatch(leg) for leg in entry["legs"])
+    return {leg["symbol"]: int(leg["quantity"]) for leg in found if leg is not None}
+
+
 class _Story:
     """One bracket at the exchange, moment by moment; times are the run's."""
 
@@ -93,6 +101,7 @@ class _Story:
         its = set(books.by_bracket[bracket_id])
         self._status: dict[int, str] = {}
         self._left: dict[int, Counter[str]] = {}
+        self._covering: dict[int, Counter[str]] = {}
         self._opened: Counter[str] = Counter()
         self._closed: Counter[str] = Counter()
         for entry in sorted(truth["log"], key=itemgetter("at_us")):
@@ -110,10 +119,14 @@ class _Story:
             side = self._opened if self._books.is_entry(order_id) else self._closed
             side[entry["symbol"]] += -entry["quantity"] if self._books.is_of_surplus(order_id) else entry["quantity"]
             self._left[order_id][entry["symbol"]] -= entry["quantity"]
+            self._covering[order_id][entry["symbol"]] -= entry["quantity"]
             return
         if entry["event"] == "accepted":
             order = self._books.orders[order_id]
+            # The broker takes a group's member down by what the other has filled, and the log does not say when: it
+            # covers at most what it was accepted for, and works for at least what it had in the end.
             self._left[order_id] = Counter({leg["symbol"]: leg["quantity"] for leg in order["legs"]})
+            self._covering[order_id] = Counter(_accepted_for(entry))
         self._status[order_id] = entry["status"] or "Received"
 
     def _moment(self, at_us: int) -> _Moment:
@@ -123,8 +136,10 @@ class _Story:
         living = [n for n in self._status if n not in entries and self._status[n] not in _TERMINAL]
         exits = [n for n in living if not self._books.is_of_surplus(n)]
         cover: dict[str, Counter[str]] = {"stop": Counter(), "limit": Counter()}
+        works: dict[str, Counter[str]] = {"stop": Counter(), "limit": Counter()}
         for n in exits:
-            cover[self._books.kind(n)].update(self._left[n])
+            cover[self._books.kind(n)].update(self._covering[n])
+            works[self._books.kind(n)].update(self._left[n])
         is_covered = any(all(of[s] >= q for s, q in left.items()) for of in cover.values())
         return _Moment(
             at_us,
@@ -133,7 +148,7 @@ class _Story:
             is_flat=bool(self._opened) and is_over and not left,
             is_covered=is_covered,
             has_exit=bool(exits),
-            is_over=is_over and any(of[s] > left.get(s, 0) for of in cover.values() for s in of),
+            is_over=is_over and any(of[s] > left.get(s, 0) for of in works.values() for s in of),
         )
 
     def at(self, at_us: int) -> _Moment | None:
