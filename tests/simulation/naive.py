@@ -49,6 +49,7 @@ NOT_COMPARED = frozenset(
 )
 KINDS = ("doubled", "reversed", "bare", "unprotected", "left working")
 _TERMINAL = frozenset({"Filled", "Cancelled", "Expired", "Rejected", "Removed", "Partially Removed"})
+_TELLING = frozenset({"accepted", "status", "fill"})
 _POLL_S = 5.0
 _SETTLES_S = 120.0
 _BARE_US = 30 * SECOND_US
@@ -263,50 +264,49 @@ def violations(world: World, scenario: Scenario) -> set[str] | None:
     opening = {n for n, o in orders.items() if o["legs"][0]["action"].split()[0] == side[o["legs"][0]["symbol"]]}
     if not any(leg["fills"] for n in opening for leg in orders[n]["legs"]):
         return None
-    opened = _filled(orders[n] for n in opening)
-    closed = _filled(orders[n] for n in orders.keys() - opening)
+    course = _Course(world, orders, opening)
     found = set()
-    if any(opened[leg["symbol"]] > leg["quantity"] for leg in scenario.request["entry"]["legs"]):
+    if any(course.most[leg["symbol"]] > leg["quantity"] for leg in scenario.request["entry"]["legs"]):
         found.add("doubled")
-    if any(closed[symbol] > opened[symbol] for symbol in symbols):
+    if any(course.least[symbol] < 0 for symbol in symbols):
         found.add("reversed")
-    is_open = any(opened[symbol] > closed[symbol] for symbol in symbols)
+    is_open = any(quantity > 0 for quantity in course.net.values())
     has_exit = any(orders[n]["status"] not in _TERMINAL for n in orders.keys() - opening)
     if is_open and not has_exit:
         found.add("unprotected")
     if has_exit and not is_open:
         found.add("left working")
-    if _longest_bare_us(world, orders, opening) > _BARE_US:
+    if course.longest_bare_us > _BARE_US:
         found.add("bare")
     return found
 
 
-def _filled(orders: Any) -> Counter[str]:
-    total: Counter[str] = Counter()
-    for order in orders:
-        for leg in order["legs"]:
-            total[leg["symbol"]] += sum(fill["quantity"] for fill in leg["fills"])
-    return total
+class _Course:
+    """A bracket's position as the log tells it: what was open of each leg, the most and the least of it, and the
+    longest stretch with something open and no order at work."""
 
+    def __init__(self, world: World, orders: dict[int, Json], opening: set[int]) -> None:
+        self.net: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+        self.least: Counter[str] = Counter()
+        self.longest_bare_us = 0
+        status: dict[int, str] = {}
+        since_us: int | None = None
+        told = [e for e in world.exchange.log if e.get("order-id") in orders and e["event"] in _TELLING]
+        for entry in [*told, {"event": "end", "at_us": world.now_us}]:
+            if since_us is not None:
+                self.longest_bare_us = max(self.longest_bare_us, entry["at_us"] - since_us)
+            if entry["event"] == "fill":
+                self._filled(entry["symbol"], entry["quantity"] * (1 if entry["order-id"] in opening else -1))
+            elif entry["event"] != "end":
+                status[entry["order-id"]] = entry["status"] or "Received"
+            is_bare = any(quantity > 0 for quantity in self.net.values()) and _TERMINAL.issuperset(status.values())
+            if not is_bare:
+                since_us = None
+            elif since_us is None:
+                since_us = entry["at_us"]
 
-def _longest_bare_us(world: World, orders: dict[int, Json], opening: set[int]) -> int:
-    """The longest stretch with something open, no entry at work, and no exit."""
-    status: dict[int, str] = {}
-    net: Counter[str] = Counter()
-    longest, since_us = 0, None
-    ends = [
-        e for e in world.exchange.log if e.get("order-id") in orders and e["event"] in ("accepted", "status", "fill")
-    ]
-    for entry in [*ends, {"event": "end", "at_us": world.now_us}]:
-        if since_us is not None:
-            longest = max(longest, entry["at_us"] - since_us)
-        if entry["event"] == "fill":
-            net[entry["symbol"]] += entry["quantity"] * (1 if entry["order-id"] in opening else -1)
-        elif entry["event"] != "end":
-            status[entry["order-id"]] = entry["status"] or "Received"
-        at_work = [n for n, word in status.items() if word not in _TERMINAL]
-        if any(quantity > 0 for quantity in net.values()) and not at_work:
-            since_us = entry["at_us"] if since_us is None else since_us
-        else:
-            since_us = None
-    return longest
+    def _filled(self, symbol: str, quantity: int) -> None:
+        self.net[symbol] += quantity
+        self.most[symbol] = max(self.most[symbol], self.net[symbol])
+        self.least[symbol] = min(self.least[symbol], self.net[symbol])
