@@ -360,7 +360,8 @@ class Daemon:
     @contextmanager
     def queue(self) -> Iterator[sqlite3.Connection]:
         """As another program opens it. Commits at the end."""
-        with closing(sqlite3.connect(self.data_dir / "queue" / "queue.db", timeout=10)) as connection, connection:
+        path = self.settings.get("queue") or self.data_dir / "queue" / "queue.db"
+        with closing(sqlite3.connect(path, timeout=10)) as connection, connection:
             yield connection
 
     def submit(self, client_ref: str, request: object, account: str = ACCOUNT, created_at: str | None = None) -> None:
