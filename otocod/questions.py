@@ -122,8 +122,8 @@ QUESTIONS = (
         "What status does a GTC order have overnight, and does it always rest again in the morning?",
         "Received, Contingent or Live; and yes",
         "each of them is in force while the market is closed.",
-        "one that the broker dropped is noticed by the stream or the next listing and sent again; after two such ends"
-        " in a row the ladder moves.",
+        "each exit is read once a minute after the open. One that the broker dropped is sent again; one that it still"
+        " holds is no longer counted as protection, and an alarm says so.",
     ),
     Question(
         14,

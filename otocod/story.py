@@ -54,6 +54,7 @@ _SENTENCES: Mapping[str, str] = {
     "AbsenceProved": "The broker's complete listings do not have it, so it never arrived: {detail}",
     "RefusalContradicted": "An order that had been refused showed up after all: {detail}",
     "QuoteMissing": "The market's price could not be had: {detail}",
+    "NightChecked": "A new session began, and each exit was read at the broker: {detail}.",
     "DaemonRestarted": "otocod was started again; the stop before was {detail}.",
 }
 

@@ -181,6 +181,11 @@ class Bracket(Derived):
     stop_level: StopLevel | None = None  # the best price so far, and where the rules put the stop
     stop_moved_to: Decimal | None = None  # signed; the last level that was worth a move
     time_exit_us: int | None = None
+    # [opens, closes) of the session that runs, else of the next one; and of the last on which all legs trade.
+    hours: tuple[int, int] | None = None
+    last_day: tuple[int, int] | None = None
+    last_day_told: int = 0  # how often: at the open, an hour before the end
+    night_checked_us: int | None = None  # the opening after which the exits were last read
     is_surplus_left: bool = False  # it could not be traded away, and is a person's now
     taken: tuple[tuple[str, int], ...] = ()  # quantity by leg symbol that left the position otherwise than by our exits
     closed_at_us: int | None = None

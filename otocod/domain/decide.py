@@ -27,6 +27,7 @@ from otocod.domain.finishing import (
     take_exits_away,
     tend_closed,
 )
+from otocod.domain.hours import mind_hours
 from otocod.domain.learning import learn
 from otocod.domain.outside import mind_taken
 from otocod.domain.protecting import judge, protect
@@ -82,6 +83,7 @@ def _pursue_open(turn: Turn) -> None:
     elif turn.bracket.exits_allowed_us is not None:
         if turn.bracket.flat_since_us is not None:
             turn.set(flat_since_us=None)
+        mind_hours(turn)
         protect(turn)
         if _is_closing(turn):
             pursue_close(turn)

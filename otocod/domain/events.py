@@ -156,6 +156,15 @@ class TimeExitResolved:
 
 
 @dataclass(frozen=True, slots=True)
+class HoursResolved:
+    """[opens, closes) of the session that runs for these legs, else of the next; and of the last that all trade in."""
+
+    opens_at_us: int
+    closes_at_us: int
+    last_day: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class PositionsDisagreed:
     """Positions read from the broker do not cover what our fills say is open, look after look, with a full listing of
     the orders in between.
@@ -234,6 +243,7 @@ Event = (
     | QuotesJudged
     | BestPriceHeld
     | TimeExitResolved
+    | HoursResolved
     | PositionsDisagreed
     | TimeReached
     | DaemonRestarted

@@ -16,6 +16,7 @@ from otocod.domain.events import (
     DaemonRestarted,
     EntryCancelRequested,
     Event,
+    HoursResolved,
     LostIdentifiersFound,
     OrderReported,
     PositionsDisagreed,
@@ -34,6 +35,7 @@ from otocod.domain.events import (
     UnfreezeRequested,
     WatchTriggered,
 )
+from otocod.domain.hours import hours_resolved
 from otocod.domain.ids import ExternalIdentifier
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import best_price_held
@@ -112,6 +114,8 @@ def learn(turn: Turn, event: Event) -> None:
             quotes_judged(turn, event)
         case BestPriceHeld():
             best_price_held(turn, event)
+        case HoursResolved():
+            hours_resolved(turn, event)
         case TimeExitResolved():
             if event.at_us is not None:
                 turn.set(time_exit_us=event.at_us)

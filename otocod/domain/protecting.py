@@ -13,6 +13,7 @@ from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, O
 from otocod.domain.commands import Member, ReadComplex, ReadOrder, ReplaceOrder, SubmitComplex, SubmitOrder
 from otocod.domain.entering import request_cancel
 from otocod.domain.exits import exit_specs
+from otocod.domain.hours import is_held_too_long, is_market_closed, retry_before_open_us
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.moving_stop import followed
 from otocod.domain.orders import BrokerStatus, Order, OrderState, Refusal, View
@@ -488,7 +489,15 @@ def _take_next_mode(turn: Turn, why: str) -> None:
 
 
 def _count_refusal(turn: Turn, why: str) -> None:
-    """The last mode's exit was refused. The rung repeats, one limit apart; then there is nothing left but to close."""
+    """The last mode's exit was refused. The rung repeats, one limit apart; then there is nothing left but to close.
+
+    A closed market is no refusal: nothing can be closed there either, so it goes again before the open.
+    """
+    if is_market_closed(turn.bracket, turn.now_us):
+        limit_us = turn.bracket.policy.unprotected_limit_us
+        turn.set(retry_exits_at_us=retry_before_open_us(turn.bracket, turn.now_us, limit_us))
+        turn.attend("unprotected", f"no exit is accepted with the market closed ({why}): sent again before the open")
+        return
     if _watch_instead(turn, why):
         return
     refusals = turn.bracket.stop_refusals + 1
@@ -637,10 +646,14 @@ def _is_held_for_session(turn: Turn, order: Order) -> bool:
     head: View | None = order.head
     if head is None or order.acknowledged_at_us is None:
         return False
+    if is_held_too_long(turn.bracket, order, turn.now_us):
+        return False
     if order.waits_for_session:
         return True
     if head.status is not BrokerStatus.RECEIVED:
         return False
+    if is_market_closed(turn.bracket, turn.now_us):
+        return True
     held_at_us = order.acknowledged_at_us + RECEIVED_IS_HELD_US
     if turn.now_us < held_at_us:
         turn.wake(held_at_us)

@@ -28,6 +28,16 @@ VERIFY_AGAIN_US = 30 * SECOND_US
 # In the hands of the broker but not yet acknowledged by the exchange: longer than this it is being held for a session.
 RECEIVED_IS_HELD_US = 5 * SECOND_US
 
+# What the broker holds over night: read once a minute after the open, and by then long at the exchange.
+NIGHT_CHECK_AFTER_US = 60 * SECOND_US
+HELD_AFTER_OPEN_US = 90 * SECOND_US
+# An exit that is refused with the market closed goes again this long before the open.
+BEFORE_OPEN_US = 60 * SECOND_US
+# The next session is told at the close of the one before; hours older than this say nothing.
+HOURS_TOLD_LATE_US = 3_600 * SECOND_US
+# Before trading stops for good.
+LAST_HOUR_US = 3_600 * SECOND_US
+
 # An order that somebody moved, until the one in its place has been seen.
 HEIR_ASKED_AGAIN_US = 5 * SECOND_US
 

@@ -1,12 +1,14 @@
-"""Time exits: when the first of a bracket's is due, by the calendar as it is known now, told whenever that changes."""
+"""What a bracket is told of the clock: when its first time exit is due, and its market's hours, when they change."""
 
 import asyncio
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 
 from otocod.domain.brackets import Bracket, BracketState
-from otocod.domain.events import Event, TimeExitResolved
+from otocod.domain.events import Event, HoursResolved, TimeExitResolved
 from otocod.domain.ids import BracketId
-from otocod.domain.sessions import LATE_UNDERLYINGS
+from otocod.domain.sessions import LATE_UNDERLYINGS, Calendar, new_york_day
+from otocod.domain.specs import InstrumentType
 from otocod.domain.spreads import spread_of
 from otocod.domain.time_exits import ClockTime, OnDay, Position, ZoneOffsets, earliest
 from otocod.logs import get_log
@@ -19,6 +21,12 @@ log = get_log(__name__)
 # A half day is announced months before; a closure on the same day is what this is often for.
 REFRESH_EVERY_S = 4 * 3600.0
 REFRESH_AGAIN_S = 600.0
+# Nothing but exits may follow a fill at once: the hours can wait.
+HOURS_AFTER_S = 1.0
+# Index options of these roots are settled at the opening of their last day.
+SETTLED_IN_THE_MORNING = frozenset({"SPX", "NDX", "RUT", "DJX", "VIX"})
+_BY_EXCHANGES = (InstrumentType.EQUITY, InstrumentType.EQUITY_OPTION)
+_SECOND_US = 1_000_000
 _YEAR_US = 366 * 86_400 * 1_000_000
 
 
@@ -40,36 +48,72 @@ class TimeDesk:
         self._deliver = deliver
         self._asked: set[BracketId] = set()  # what cannot be told now is told when the calendar is read again
         self._waiting: set[BracketId] = set()
+        self._without_hours: set[BracketId] = set()
 
     def bracket_changed(self, bracket: Bracket) -> None:
         """Called with each new record: resolves once the entry has filled, outside of the decision that told of it."""
-        is_due = bracket.request.time_exits and bracket.first_fill_us is not None and bracket.time_exit_us is None
-        if is_due and bracket.bracket_id not in self._asked:
-            self._asked.add(bracket.bracket_id)
+        if bracket.first_fill_us is None or bracket.bracket_id in self._asked:
+            return
+        self._asked.add(bracket.bracket_id)
+        loop = asyncio.get_running_loop()
+        if bracket.request.time_exits and bracket.time_exit_us is None:
             self._waiting.add(bracket.bracket_id)
-            asyncio.get_running_loop().call_soon(self._resolve_waiting)
+            loop.call_soon(self._resolve_waiting)
+        if not self._without_hours:
+            loop.call_later(HOURS_AFTER_S, self._tell_hours_waited_for)
+        self._without_hours.add(bracket.bracket_id)
 
     def forget(self, bracket_id: BracketId) -> None:
         self._asked.discard(bracket_id)
 
     async def run(self) -> None:
         """For life. Sessions that cannot be read are those of the rules, or what the broker said before."""
+        loop = asyncio.get_running_loop()
         while True:
             try:
                 await self._sessions.refresh()
-                pause_s = REFRESH_EVERY_S
+                refresh_s = loop.time() + REFRESH_EVERY_S
             except ReadFailed as error:
                 log.warning("sessions_unknown", error=str(error), source=str(self._sessions.calendar.source))
-                pause_s = REFRESH_AGAIN_S
-            for bracket in tuple(self._open_brackets()):
-                self._resolve(bracket)
-            await asyncio.sleep(pause_s)
+                refresh_s = loop.time() + REFRESH_AGAIN_S
+            while True:
+                for bracket in tuple(self._open_brackets()):
+                    self._resolve(bracket)
+                    self._tell_hours(bracket)
+                if loop.time() >= refresh_s:
+                    break
+                await asyncio.sleep(min(refresh_s - loop.time(), self._until_close_s()))
+
+    def _until_close_s(self) -> float:
+        """Until the next session of somebody's legs is over, and the one after it is theirs."""
+        now_us = self._clock.now_us()
+        calendar = self._sessions.calendar
+        closes = (calendar.next_close_us(now_us), calendar.next_close_us(now_us, is_late=True))
+        nearest = min((at_us for at_us in closes if at_us is not None), default=now_us + 3_600 * _SECOND_US)
+        return (nearest - now_us) / _SECOND_US + 0.1
 
     def _resolve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, set()
         for bracket in tuple(self._open_brackets()):
             if bracket.bracket_id in waiting:
                 self._resolve(bracket)
+
+    def _tell_hours_waited_for(self) -> None:
+        waiting, self._without_hours = self._without_hours, set()
+        for bracket in tuple(self._open_brackets()):
+            if bracket.bracket_id in waiting:
+                self._tell_hours(bracket)
+
+    def _tell_hours(self, bracket: Bracket) -> None:
+        if bracket.first_fill_us is None or bracket.state is BracketState.CLOSED:
+            return
+        event = hours_of(bracket, self._sessions.calendar, self._clock.now_us())
+        if event is None or (bracket.hours, bracket.last_day) == (
+            (event.opens_at_us, event.closes_at_us),
+            event.last_day,
+        ):
+            return
+        self._deliver(bracket.bracket_id, event)
 
     def _resolve(self, bracket: Bracket) -> None:
         rules = bracket.request.time_exits
@@ -95,6 +139,35 @@ class TimeDesk:
             except ValueError as error:
                 log.warning("time_exit_unknown", bracket_id=bracket.bracket_id, error=str(error))
         return found
+
+
+def hours_of(bracket: Bracket, calendar: Calendar, now_us: int) -> HoursResolved | None:
+    """None where the calendar is not that of the legs (futures trade by another), or does not reach so far."""
+    if any(leg.instrument_type not in _BY_EXCHANGES for leg in bracket.request.entry.legs):
+        return None
+    position = _position(bracket)
+    # On its last day an option stops with the regular session, whatever its underlying.
+    is_late = position.is_late and position.expires_on != new_york_day(now_us)
+    session = calendar.session_from(now_us, is_late=is_late)
+    if session is None:
+        return None
+    closes_us = session.closes(is_late=position.is_late and session.day != position.expires_on)
+    return HoursResolved(session.opens_at_us, closes_us, _last_day(bracket, calendar))
+
+
+def _last_day(bracket: Bracket, calendar: Calendar) -> tuple[int, int] | None:
+    """Of the leg that stops first; options settled in the morning of their day stop the day before."""
+    instruments = spread_of(bracket.request.entry.legs).instruments
+    days = [
+        each.expires_on - timedelta(days=1) if each.root in SETTLED_IN_THE_MORNING else each.expires_on
+        for each in instruments
+        if each.expires_on is not None
+    ]
+    first = min(days, default=None)
+    if first is None or not calendar.sessions or calendar.sessions[-1].day < first:
+        return None
+    session = calendar.last_session_until(first)
+    return None if session is None else (session.opens_at_us, session.closes_at_us)
 
 
 def _position(bracket: Bracket) -> Position:

@@ -6,11 +6,11 @@ from datetime import date
 
 from otocod.adapters.zones import zone_offsets
 from otocod.domain.brackets import Bracket
-from otocod.domain.events import Event, TimeExitResolved
+from otocod.domain.events import Event, HoursResolved, TimeExitResolved
 from otocod.domain.ids import BracketId
-from otocod.domain.sessions import Calendar, CalendarSource, calendar_by_rule
+from otocod.domain.sessions import Calendar, CalendarSource, calendar_by_rule, regular_session
 from otocod.domain.time_exits import AfterFill, BeforeClose, FirstDay, OnDay, TimeExit
-from otocod.engine.timedesk import REFRESH_AGAIN_S, TimeDesk
+from otocod.engine.timedesk import REFRESH_AGAIN_S, TimeDesk, hours_of
 from otocod.ports.broker import ReadFailed
 from tests.support.core import Core
 from tests.support.desk import SECOND_US, START_US
@@ -44,16 +44,23 @@ class Desk:
         core.fill_entry()
         self.bracket = core.bracket
         self.told: list[Event] = []
+        self.hours: list[HoursResolved] = []
         self.sessions = Sessions()
+        self.clock = LoopClock()
         self.desk = TimeDesk(
             self.sessions,
-            LoopClock(),
+            self.clock,
             zone_offsets=zone_offsets,
             open_brackets=lambda: [self.bracket],
             deliver=self._deliver,
         )
 
     def _deliver(self, bracket_id: BracketId, event: Event) -> Bracket:
+        if isinstance(event, HoursResolved):
+            self.hours.append(event)
+            hours = (event.opens_at_us, event.closes_at_us)
+            self.bracket = self.bracket.changed({"hours": hours, "last_day": event.last_day})
+            return self.bracket
         self.told.append(event)
         if isinstance(event, TimeExitResolved):
             self.bracket = self.bracket.changed({"time_exit_us": event.at_us})
@@ -94,3 +101,67 @@ async def test_bracket_without_time_exits_or_without_a_fill_is_left_alone() -> N
     desk.desk.bracket_changed(Core().bracket)
     await pass_s(0.01)
     assert desk.told == []
+
+
+# Hours.
+
+OPEN_US = CLOSE_US - 390 * 60 * SECOND_US
+DAY_US = 24 * 3600 * SECOND_US
+
+
+def request_on(root: str, expires: str) -> Bracket:
+    """A vertical sold and filled, of other contracts."""
+    legs = [
+        {"instrument-type": "Equity Option", "symbol": f"{root:<6}{expires}C00155000", "quantity": 1, "action": action}
+        for action in ("Sell to Open",)
+    ]
+    entry = {"time-in-force": "Day", "order-type": "Limit", "price": "0.85", "price-effect": "Credit", "legs": legs}
+    core = Core(changes={"entry": entry})
+    core.fill_entry()
+    return core.bracket
+
+
+def calendar(*half_days: date) -> Calendar:
+    return calendar_by_rule(
+        date(2026, 11, 1), date(2027, 1, 31), holidays=(), half_days=half_days, source=CalendarSource.BROKER
+    )
+
+
+async def test_hours_are_told_after_the_fill_and_the_next_ones_when_the_market_closes() -> None:
+    desk = Desk()
+    desk.clock.ahead_us = 5 * 3600 * SECOND_US
+    task = asyncio.get_running_loop().create_task(desk.desk.run())
+    desk.desk.bracket_changed(desk.bracket)
+    await pass_s(2)
+    assert [(each.opens_at_us, each.closes_at_us) for each in desk.hours] == [(OPEN_US, CLOSE_US)]
+    await pass_s(3600)
+    assert [(each.opens_at_us, each.closes_at_us) for each in desk.hours[1:]] == [(OPEN_US + DAY_US, CLOSE_US + DAY_US)]
+    task.cancel()
+
+
+def test_half_day_and_the_later_close_of_some_options() -> None:
+    assert hours_of(request_on("AAPL", "261218"), calendar(date(2026, 11, 23)), START_US) == HoursResolved(
+        OPEN_US, CLOSE_US - 3 * 3600 * SECOND_US, _last(date(2026, 12, 18))
+    )
+    late = hours_of(request_on("SPXW", "261218"), calendar(), START_US)
+    assert late is not None
+    assert late.closes_at_us == CLOSE_US + 15 * 60 * SECOND_US
+    last = hours_of(request_on("SPXW", "261123"), calendar(), START_US)
+    assert last is not None
+    assert last.closes_at_us == CLOSE_US, "on its last day it stops with everything else"
+
+
+def test_last_day_is_that_of_the_leg_that_stops_first() -> None:
+    def last_of(bracket: Bracket) -> tuple[int, int] | None:
+        found = hours_of(bracket, calendar(), START_US)
+        assert found is not None
+        return found.last_day
+
+    assert last_of(request_on("AAPL", "261218")) == _last(date(2026, 12, 18))
+    assert last_of(request_on("SPXW", "261218")) == _last(date(2026, 12, 18))
+    assert last_of(request_on("SPX", "261218")) == _last(date(2026, 12, 17)), "settled in the morning of the 18th"
+
+
+def _last(day: date) -> tuple[int, int]:
+    session = regular_session(day)
+    return session.opens_at_us, session.closes_at_us
