@@ -159,6 +159,10 @@ class _Story:
             found = moment
         return found
 
+    def was_covered(self, from_us: int, to_us: int) -> bool:
+        """At any moment of the time. Protection may have been there and given way to a close by then."""
+        return any(moment.is_covered for moment in self.moments if from_us <= moment.at_us <= to_us)
+
     def stretches(self, end_us: int) -> list[tuple[_Moment, int]]:
         """Each moment and how long it lasted."""
         ends = [*(moment.at_us for moment in self.moments[1:]), end_us][: len(self.moments)]
@@ -177,7 +181,7 @@ def _in_time(truth: Json, quiet: _Quiet, story: _Story, bracket_id: str) -> list
             due_us = moment.at_us + _PROTECTED_US + grace_us
             then = story.at(due_us)
             is_judged = due_us < truth["end_us"] and quiet.is_quiet(moment.at_us, due_us)
-            if is_judged and then is not None and then.is_open and not then.is_covered:
+            if is_judged and then is not None and then.is_open and not story.was_covered(moment.at_us, due_us):
                 found.append(f"L2 no exit {(due_us - moment.at_us) / _SECOND_US:.1f} s after the end of its entry")
         if moment.is_over and moment.is_open:
             over_us = moment.at_us if over_us is None else over_us
