@@ -9,6 +9,7 @@ from tests.support.processes import TARGET, running
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
+@pytest.mark.covers("F56", "F61")
 def test_day_exits_expire_wait_as_received_and_work_when_the_market_opens(tmp_path: Path) -> None:
     day = {"time-in-force": "Day"}
     with running(tmp_path) as pair:

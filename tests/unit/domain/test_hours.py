@@ -1,5 +1,7 @@
 """Exits over a closed market, the look after each night, and the last trading day."""
 
+import pytest
+
 from otocod.domain.brackets import BracketState
 from otocod.domain.commands import ReadOrder, SubmitOrder
 from otocod.domain.events import AttentionAcknowledged, HoursResolved, QuotesJudged
@@ -41,6 +43,7 @@ def told(core: Core) -> str:
     return core.bracket.attention or ""
 
 
+@pytest.mark.covers("F56", "F61")
 def test_expired_day_exit_goes_again_at_once_and_its_being_held_is_protection() -> None:
     core = live()
     until_close(core)
@@ -57,6 +60,7 @@ def test_expired_day_exit_goes_again_at_once_and_its_being_held_is_protection() 
     assert core.alarms == []
 
 
+@pytest.mark.covers("F56", "F61")
 def test_exit_refused_over_night_goes_again_a_minute_before_the_open_with_attention_and_nothing_is_closed() -> None:
     core = live()
     until_close(core)
@@ -83,6 +87,7 @@ def test_exit_refused_over_night_goes_again_a_minute_before_the_open_with_attent
     assert state(core) is BracketState.EXITS_LIVE
 
 
+@pytest.mark.covers("F61")
 def test_exits_are_read_once_after_each_night() -> None:
     core = live(Protection.NATIVE_OCO)
     core.wait(600)
@@ -126,6 +131,7 @@ def test_exit_still_held_long_after_the_open_is_no_protection_and_named() -> Non
     assert state(core) is BracketState.EXITS_LIVE
 
 
+@pytest.mark.covers("F64")
 def test_last_trading_day_is_said_at_the_open_and_an_hour_before_the_end_and_never_a_third_time() -> None:
     core = live()
     tell_session(core, 0, last_day=1)

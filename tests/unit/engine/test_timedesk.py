@@ -4,6 +4,8 @@ import asyncio
 from dataclasses import replace
 from datetime import date
 
+import pytest
+
 from otocod.adapters.zones import zone_offsets
 from otocod.domain.brackets import Bracket
 from otocod.domain.events import Event, HoursResolved, TimeExitResolved
@@ -127,6 +129,7 @@ def calendar(*half_days: date) -> Calendar:
     )
 
 
+@pytest.mark.covers("F62")
 async def test_hours_are_told_after_the_fill_and_the_next_ones_when_the_market_closes() -> None:
     desk = Desk()
     desk.clock.ahead_us = 5 * 3600 * SECOND_US
@@ -151,6 +154,7 @@ def test_half_day_and_the_later_close_of_some_options() -> None:
     assert last.closes_at_us == CLOSE_US, "on its last day it stops with everything else"
 
 
+@pytest.mark.covers("F64")
 def test_last_day_is_that_of_the_leg_that_stops_first() -> None:
     def last_of(bracket: Bracket) -> tuple[int, int] | None:
         found = hours_of(bracket, calendar(), START_US)
