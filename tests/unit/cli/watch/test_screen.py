@@ -131,7 +131,7 @@ async def test_cursor_chooses_the_timeline_and_stays_on_its_bracket_when_the_ord
         looks.rows = [row("new", tone="bad", standing="frozen"), *looks.rows[::-1]]
         await settled(pilot, looks)
         assert app._chosen == chosen
-        assert "frozen" in shown(app)
+        await until(pilot, lambda: "frozen" in shown(app))
         looks.rows = looks.rows[1:]
         looks.rows = [each for each in looks.rows if each["bracket_id"] != chosen]
         await settled(pilot, looks)
@@ -157,7 +157,7 @@ async def test_nothing_changes_before_the_word_is_typed(key: str, typed: str, pa
         await pilot.press("escape")
         assert looks.told == []
         await pilot.press(key)
-        assert typed in shown(app)
+        await until(pilot, lambda: typed in shown(app))
         await pilot.press(*typed, "enter")
         await until(pilot, lambda: looks.told)
         assert looks.told == [(path, body)]
@@ -221,7 +221,7 @@ async def test_daemon_that_is_down_is_told_and_its_file_shown() -> None:
         looks.is_running = False
         await settled(pilot, looks)
         assert app.query_one("#trouble").display
-        assert "otocod is not running" in shown(app)
+        await until(pilot, lambda: "otocod is not running" in shown(app))
         looks.fail = DaemonDown("there is no database either")
         pilot.app.look()  # type: ignore[attr-defined]
         await until(pilot, lambda: "no database either" in shown(app))
@@ -254,7 +254,7 @@ async def test_hostile_text_is_neither_obeyed_nor_taken_for_markup() -> None:
         assert "\x1b" not in text and "\u202e" not in text
         assert "[red]x[/red]" in text and "[@click=app.quit]" in text
         await pilot.press("c")
-        assert "[@click=app.quit]" in shown(app)
+        await until(pilot, lambda: "[@click=app.quit]" in shown(app))
 
 
 async def test_small_terminal_is_enough() -> None:
