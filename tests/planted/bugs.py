@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 _LEARNING = "otocod/domain/learning.py"
 _ENTERING = "otocod/domain/entering.py"
+_SURPLUS = "otocod/domain/surplus.py"
 _PROTECTING = "otocod/domain/protecting.py"
 _FINISHING = "otocod/domain/finishing.py"
 _ORDERS = "otocod/domain/orders.py"
@@ -458,9 +459,9 @@ _EXITS = (
     ),
     Bug(
         "double-exit-in-silence",
-        _FINISHING,
-        "    surplus = {symbol: -quantity for symbol, quantity in bracket.open_by_leg.items() if quantity < 0}\n",
-        "    surplus: dict[str, int] = {}\n",
+        _SURPLUS,
+        "    return {symbol: -quantity for symbol, quantity in bracket.open_by_leg.items() if quantity < 0}\n",
+        "    return {}\n",
         "that more was closed than opened is not looked at",
         under=("both_exits",),
     ),
@@ -475,8 +476,8 @@ _EXITS = (
     Bug(
         "rest-protected-in-full",
         _PROTECTING,
-        "    missing = replace(spec, legs=scaled_legs(spec.legs, open_units - covered))\n",
-        "    missing = replace(spec, legs=scaled_legs(spec.legs, open_units))\n",
+        '    missing = changed(spec, {"legs": scaled_legs(spec.legs, open_units - covered)})\n',
+        '    missing = changed(spec, {"legs": scaled_legs(spec.legs, open_units)})\n',
         "what already rests is not taken off what is sent",
         under=("partial_fills",),
     ),
