@@ -312,7 +312,7 @@ def _close_flat(turn: Turn) -> None:
 def _outcome(bracket: Bracket, now_us: int, *, has_surplus: bool) -> Outcome:
     if has_surplus:
         return Outcome.DOUBLE_EXIT
-    if bracket.filled_of(bracket.entries) != bracket.filled_of(bracket.exits):
+    if bracket.taken and bracket.filled_of(bracket.entries) != bracket.filled_of(bracket.exits):
         return outcome_of_taken(bracket, now_us)
     filled = [order for order in bracket.exits if order.has_any_fill]
     last = max(filled, key=lambda order: max((fill.filled_at_us or 0 for _, fill in order.fills), default=0))

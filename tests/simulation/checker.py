@@ -25,7 +25,7 @@ _STATE_CHANGES = frozenset(
         ("CLOSED", "ENTRY_FILLED"),
     }
 )
-_HANDED_OVER = frozenset({"RELEASED", "DOUBLE_EXIT", "CLOSED_OUTSIDE", "EXPIRED"})
+_HANDED_OVER = frozenset({"RELEASED", "DOUBLE_EXIT"})
 # What `attention` must speak of, for it to excuse something. Any other text is about another matter.
 _TELLS_HELD = ("held, no new orders", "by hand", "positions differ")
 _TELLS_FROZEN = ("out of ratio", "with one identifier", "frozen")

@@ -33,7 +33,6 @@ def _stop_fills_after_the_jump(world: World) -> list[dict[str, Any]]:
     return [e for e in log if e["event"] == "fill" and e["order-id"] in stops and e["at_us"] >= came_back_us]
 
 
-@pytest.mark.covers("F58")
 def test_stop_whose_limit_the_market_jumps_over_stays_at_work_and_fills_when_it_comes_back() -> None:
     met = 0
     for seed in _SEEDS:

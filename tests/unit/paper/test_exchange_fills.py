@@ -210,7 +210,6 @@ def test_stop_that_sells_a_long_spread_triggers_on_the_natural_credit() -> None:
     assert desk.status(order_id) == "Filled"
 
 
-@pytest.mark.covers("F58")
 def test_triggered_stop_limit_that_is_jumped_over_rests_at_its_limit() -> None:
     desk = Desk()
     desk.position()
