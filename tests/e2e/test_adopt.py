@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import ACCOUNT, ENTRY, STOP, TARGET, Pair, Spread, running
+from tests.support.processes import ACCOUNT, ENTRY, STOP, TARGET, Pair, Spread, running, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -22,8 +22,9 @@ def opened_by_hand(pair: Pair, quantity: int = 1) -> Spread:
     """Sold for 0.85 in the broker's own platform."""
     spread = pair.paper.spread()
     pair.paper.call("POST", "/orders", {"account": ACCOUNT, **spread.request(quantity)["entry"]})
+    pair.paper.working(spread)
     pair.paper.quote(spread, ENTRY)
-    assert pair.paper.positions()[spread.short] == -quantity
+    until(lambda: pair.paper.positions().get(spread.short) == -quantity, "the order by hand has filled")
     return spread
 
 
