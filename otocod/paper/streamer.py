@@ -256,12 +256,12 @@ class StreamerHub:
         alive_at_s = loop.time()
         while True:
             left_s = alive_at_s + rules.whole("streamer.idle_ms") / 1000 - loop.time()
+            if left_s <= 0:  # also while other messages keep coming: only a sign of life counts
+                await connection.socket.close(code=WSCloseCode.OK, message=b"Bye")
+                return
             try:
-                message = await connection.socket.receive(timeout=max(left_s, 0.001))
+                message = await connection.socket.receive(timeout=left_s)
             except TimeoutError:
-                if left_s <= 0.001:
-                    await connection.socket.close(code=WSCloseCode.OK, message=b"Bye")
-                    return
                 continue
             if message.type is WSMsgType.PING:
                 if rules.word("streamer.keepalive") == "any":
