@@ -24,6 +24,7 @@ help:
 	@echo "make sim-slice  what CI runs of them: fixed and fresh seeds, three minutes"
 	@echo "make sim-long   200,000 of them; make sim-million: a million"
 	@echo "make naive      the loop people write by hand, under the same faults, beside otocod"
+	@echo "make journals   record anew the journals that CI decides again"
 	@echo "make crashpoints  a crash at every call of every scenario, then pairs of them"
 	@echo "make kills      20,000 real SIGKILLs of the daemon"
 	@echo "make powerloss  10,000 disk images of power losses"
@@ -99,6 +100,11 @@ naive: $(STAMP)
 
 # The campaigns. Each ends with a line of figures, and with status 1 if anything was violated.
 CAMPAIGN_ARGS ?=
+
+# After a decision has changed on purpose: the commit says why.
+.PHONY: journals
+journals: $(STAMP)
+	@$(BIN)/python -m tests.journals
 
 .PHONY: crashpoints
 crashpoints: $(STAMP)

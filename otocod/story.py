@@ -32,6 +32,7 @@ _SENTENCES: Mapping[str, str] = {
     "CloseBegun": "Closing begins, the exits are taken away first: {detail}",
     "CloseAborted": "The close did not work and the exits are put back: {detail}",
     "DecisionFailed": "A decision broke a rule of otocod's own and was dropped; the bracket is frozen: {detail}",
+    "RecordRejected": "The database did not take the record, and the bracket is frozen: {detail}",
     "EntryFilledLate": "An entry that had been given up turned out to be filled; the bracket is open again. {detail}",
     "FillsMissing": "The fills' prices are not known yet: {detail}",
     "GroupLeft": "The broker's group is not used any longer: {detail}",

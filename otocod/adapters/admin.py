@@ -108,6 +108,7 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
             web.get("/v1/brackets/{bracket}", routes.bracket),
             web.get("/v1/brackets/{bracket}/explain", routes.explain),
             web.get("/v1/brackets/{bracket}/view", routes.view),
+            web.get("/v1/brackets/{bracket}/recording", routes.recording),
             web.post("/v1/brackets/{bracket}/cancel", routes.cancel),
             web.post("/v1/brackets/{bracket}/close", routes.close),
             web.post("/v1/brackets/{bracket}/change", routes.change),
@@ -289,6 +290,9 @@ class _Routes:
         events = await self._service.events(bracket["bracket_id"], after_seq=0, limit=EVENTS_LIMIT_MAX, wait_s=0)
         safety = await self._service.safety(bracket["bracket_id"])
         return json_answer({"bracket": bracket, "safety": safety, "story": story.told(bracket, events)})
+
+    async def recording(self, request: web.Request) -> web.Response:
+        return json_answer(await self._service.recording(_name(request)))
 
     async def events(self, request: web.Request) -> web.Response:
         query = query_of(request, "bracket", "after", "limit", "wait_s")

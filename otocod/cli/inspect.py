@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from otocod.cli.commands import Bracket, Json, command
 from otocod.cli.failure import ExitStatus, Failed
 from otocod.cli.source import Source, open_source
 from otocod.story import is_worth_telling
+
+if TYPE_CHECKING:
+    from otocod.adapters.sqlite.replay import Replayed
 
 _FOLLOW_WAIT_S = 20.0
 # Without the daemon the file is looked at; a person who follows does not notice a quarter of a second.
@@ -24,6 +28,7 @@ def register(app: typer.Typer) -> None:
     command(app, "show")(show)
     command(app, "explain")(explain)
     command(app, "events")(events)
+    command(app, "replay")(replay)
 
 
 def status(as_json: bool = Json) -> None:
@@ -232,6 +237,89 @@ def explain(bracket: str = Bracket, as_json: bool = Json) -> None:
         output.say()
     for line in found["safety"]:
         output.say(line)
+
+
+def replay(
+    bracket: str | None = typer.Argument(None, metavar="[B]", help="A bracket, by its id or ref:CLIENT_REF."),
+    file: str | None = typer.Option(None, "--file", metavar="FILE", help="A journal that `replay B --save` has kept."),
+    save: str | None = typer.Option(None, "--save", metavar="FILE", help="Keep B's journal in a file of its own."),
+    as_json: bool = Json,
+) -> None:
+    """Decide a bracket's journal again: the same decisions, or the first that this release makes otherwise."""
+    from otocod.adapters.sqlite import replay as again
+
+    try:
+        found = again.replay(_recording(bracket, file, save))
+    except again.RecordingUnreadable as error:
+        raise Failed(ExitStatus.FAILED, f"{file or bracket}: {error}") from None
+    told = replayed_json(found)
+    if as_json:
+        output.print_json(told)
+    else:
+        print_replayed(told)
+    if not found.is_same:
+        raise typer.Exit(ExitStatus.FAILED)
+
+
+def _recording(bracket: str | None, file: str | None, save: str | None) -> Mapping[str, Any]:
+    from otocod.adapters.sqlite import replay as again
+
+    if (bracket is None) == (file is None) or (file and save):
+        raise Failed(ExitStatus.USAGE, "replay: one bracket, or one --file; --save goes with a bracket")
+    if file:
+        try:
+            return again.load(Path(file))
+        except OSError as error:
+            raise Failed(ExitStatus.FAILED, f"{file}: {error.strerror}") from None
+    assert bracket is not None
+    with open_source() as source:
+        found = source.recording(bracket)
+    if save:
+        try:
+            again.save(found, Path(save))
+        except OSError as error:
+            raise Failed(ExitStatus.FAILED, f"{save}: {error.strerror}") from None
+    return found
+
+
+def replayed_json(found: "Replayed") -> dict[str, Any]:
+    different = found.difference
+    return {
+        "bracket_id": found.bracket_id,
+        "decisions": len(found.beliefs),
+        "same": found.is_same,
+        "unrecorded": found.unrecorded,
+        "astray": list(found.astray),
+        "first_difference": None
+        if different is None
+        else {
+            "decision": different.number,
+            "seq": different.seq,
+            "at": output.iso_from_us(different.at_us),
+            "told": different.told,
+            "recorded": list(different.recorded),
+            "now": list(different.now),
+        },
+    }
+
+
+def print_replayed(told: Mapping[str, Any]) -> None:
+    name, count, different = told["bracket_id"], told["decisions"], told["first_difference"]
+    if different is not None:
+        seq, at = different["seq"], output.at_text(different["at"])
+        output.say(f"{name}: decision {different['decision']} (journal {seq}, {at} UTC) is another one now")
+        output.say(f"  told      {different['told']}")
+        for title in ("recorded", "now"):
+            for line in different[title] or ("nothing else",):
+                output.say(f"  {title:<8}  {line}")
+    elif told["unrecorded"]:
+        output.say(f"{name}: not to be decided again: {told['unrecorded']}")
+        output.say(f"  decisions before that, decided again and the same: {count}")
+    elif told["astray"]:
+        output.say(f"{name}: {count} decisions, all the same, and the stored record is another one than they lead to")
+        output.say(f"  it differs in {', '.join(told['astray'])}")
+    else:
+        output.say(f"{name}: {count} decisions, all the same, and they lead to the record that is stored")
 
 
 def events(

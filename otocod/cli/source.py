@@ -25,6 +25,7 @@ class Source(Protocol):
     def bracket(self, bracket: str) -> JsonObject: ...
     def explain(self, bracket: str) -> JsonObject: ...
     def events(self, bracket: str | None, *, after: int, limit: int, wait_s: float) -> list[JsonObject]: ...
+    def recording(self, bracket: str) -> JsonObject: ...
 
 
 def status_from_daemon(client: Client, found: JsonObject) -> JsonObject:
@@ -86,6 +87,10 @@ class _FromDaemon:
             timeout_s=TIMEOUT_S + wait_s,
             query={"bracket": bracket, "after": after, "limit": limit, "wait_s": wait_s},
         )
+        return found
+
+    def recording(self, bracket: str) -> JsonObject:
+        found: JsonObject = self._client.get(bracket_path(bracket, "recording"))
         return found
 
 
@@ -188,3 +193,8 @@ class _FromFile:
 
         bracket_id = None if bracket is None else readmodel.find_bracket(self._connection, bracket)
         return readmodel.events(self._connection, bracket_id, after_seq=after, limit=limit)
+
+    def recording(self, bracket: str) -> JsonObject:
+        from otocod.adapters.sqlite import readmodel
+
+        return readmodel.recording(self._connection, readmodel.find_bracket(self._connection, bracket))

@@ -8,6 +8,7 @@ leaves at once; the change is handed to the store in the same breath, and the re
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.commands import Command, Member, ReplaceOrder, SubmitComplex, SubmitOrder
@@ -16,9 +17,18 @@ from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.errors import DomainError
 from otocod.domain.events import Event
 from otocod.domain.ids import BracketId, BrokerOrderId, ComplexOrderId, ExternalIdentifier
-from otocod.domain.invariants import violations_of
 from otocod.domain.orders import OrderReport
-from otocod.engine.journal import text_from_events
+from otocod.domain.steps import (
+    Accepted,
+    Given,
+    RecordRejected,
+    Step,
+    TakenOver,
+    Told,
+    frozen_decision,
+    frozen_record,
+    require_invariants,
+)
 from otocod.logs import get_log
 from otocod.ports.clock import Clock
 from otocod.ports.store import AcceptedRow, BracketChange, Setting, Store, StoreFailed
@@ -35,10 +45,14 @@ class _Unsaved:
     """A bracket whose change the store refused: what is durable, and everything since, to be tried again as one."""
 
     durable: Bracket | None
-    journal: list[JournalEntry] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    late: list[Command] = field(default_factory=list)
     row: AcceptedRow | None = None
+    late: list[Command] = field(default_factory=list)
+    # By the number of the decision: a commit that was on its way when another had failed is heard of after later ones.
+    decided: list[tuple[int, tuple[JournalEntry, ...], tuple[Step, ...]]] = field(default_factory=list)
+
+    def add(self, number: int, journal: tuple[JournalEntry, ...], steps: tuple[Step, ...]) -> None:
+        self.decided.append((number, journal, steps))
+        self.decided.sort(key=itemgetter(0))
 
 
 class Mailboxes:
@@ -78,6 +92,7 @@ class Mailboxes:
         self._unlogged: list[tuple[Bracket, JournalEntry]] = []
         self._log_timer: asyncio.TimerHandle | None = None
         self._last_commit: dict[BracketId, asyncio.Future[None]] = {}  # under way
+        self._decisions = 0  # handed over to be saved, in this run
 
     def load(self, brackets: Iterable[Bracket]) -> None:
         for bracket in brackets:
@@ -110,16 +125,20 @@ class Mailboxes:
     def owner_of_complex(self, complex_order_id: ComplexOrderId) -> BracketId | None:
         return self._by_complex_order_id.get(complex_order_id)
 
-    def accept(self, decision: Decision, row: AcceptedRow | None) -> asyncio.Future[None]:
+    def accept(self, decision: Decision, by: AcceptedRow | TakenOver) -> asyncio.Future[None]:
         """A new bracket. Its entry leaves when the future has succeeded; if it fails the bracket is forgotten.
 
-        `row`: None for one that came by no queue.
+        `by`: the queue's row it came with, or what a position that was there already was taken over with.
         """
         bracket = decision.bracket
+        row = by if isinstance(by, AcceptedRow) else None
+        given: Given = Accepted(bracket.created_at_us, bracket.ladder, bracket.broker_clock_offset_us)
+        if isinstance(by, TakenOver):
+            given = by
         self.brackets[bracket.bracket_id] = bracket
         self._index(None, bracket)
         self._on_changed(bracket)
-        change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)
+        change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), (_step(given, decision),), row)
         future = self._last_commit[bracket.bracket_id] = self._store.commit(change)
         future.add_done_callback(lambda done: self._accepted(done, decision))
         return future
@@ -144,32 +163,19 @@ class Mailboxes:
         before = self.brackets.get(bracket_id)
         if before is None:
             return None
+        now_us = self._clock.now_us()
         try:
-            decision = decide_all(before, events, self._clock.now_us())
+            decision = decide_all(before, events, now_us)
             if decision.bracket is not before:
-                self._check(decision.bracket)
+                require_invariants(decision.bracket)
         except (DomainError, AssertionError) as error:
-            decision = self._frozen(before, events, error)
-        self._take(before, decision, events)
+            names = ", ".join(type(event).__name__ for event in events)
+            log.exception("decision_failed", bracket_id=bracket_id, told=names)
+            decision = frozen_decision(before, events, error)
+        self._take(before, decision, Told(now_us, events))
         return decision.bracket
 
-    def _check(self, bracket: Bracket) -> None:
-        violations = violations_of(bracket)
-        if violations:
-            raise DomainError("; ".join(violations))
-
-    def _frozen(self, before: Bracket, events: Sequence[Event], error: Exception) -> Decision:
-        """A bug of ours, in one bracket: it keeps its record, starts nothing new, and a person is told."""
-        names = ", ".join(type(event).__name__ for event in events)
-        log.exception("decision_failed", bracket_id=before.bracket_id, told=names)
-        text = f"could not decide on {names} ({error}): frozen, look at its orders at the broker"
-        if before.attention is not None and text in before.attention:
-            return Decision(before)
-        attention = text if before.attention is None else f"{before.attention}; {text}"
-        after = replace(before, is_frozen=True, attention=attention, version=before.version + 1)
-        return Decision(after, (), (JournalEntry("DecisionFailed", before.state, before.state, text),))
-
-    def _take(self, before: Bracket, decision: Decision, events: Sequence[Event]) -> None:
+    def _take(self, before: Bracket, decision: Decision, given: Given) -> None:
         after = decision.bracket
         bracket_id = after.bracket_id
         self.brackets[bracket_id] = after
@@ -187,7 +193,7 @@ class Mailboxes:
                 self._on_closed(after)
         self._log_later(after, decision.journal)
         if (after is not before and after != before) or decision.journal or late:
-            self._save(before, decision, late, text_from_events(events))
+            self._save(before, decision, late, _step(given, decision))
         else:
             self.drop_if_closed(bracket_id)
 
@@ -226,20 +232,20 @@ class Mailboxes:
         names.update(name for _, name in (*durable.staged, *durable.suspects))
         return any(member.external_identifier not in names for member in members)
 
-    def _save(self, before: Bracket, decision: Decision, late: list[Command], text: str) -> None:
+    def _save(self, before: Bracket, decision: Decision, late: list[Command], step: Step) -> None:
         bracket_id = decision.bracket.bracket_id
+        number = self._decisions = self._decisions + 1
         unsaved = self._unsaved.get(bracket_id)
         if unsaved is not None:
-            unsaved.journal.extend(decision.journal)
-            unsaved.texts.append(text)
+            unsaved.add(number, decision.journal, (step,))
             unsaved.late.extend(late)
             return
         change = BracketChange(
-            before, decision.bracket, decision.journal, self._clock.now_us(), text, is_awaited=bool(late)
+            before, decision.bracket, decision.journal, self._clock.now_us(), (step,), is_awaited=bool(late)
         )
         future = self._store.commit(change)
         self._last_commit[bracket_id] = future
-        future.add_done_callback(lambda done: self._saved(done, change, late))
+        future.add_done_callback(lambda done: self._saved(done, change, late, number))
 
     async def saved(self, bracket_id: BracketId) -> None:
         """Returns when the last change of a bracket so far has been tried to be committed."""
@@ -253,7 +259,7 @@ class Mailboxes:
             await asyncio.wait(set(self._last_commit.values()), timeout=timeout_s)
         return not self._last_commit
 
-    def _saved(self, done: "asyncio.Future[None]", change: BracketChange, late: list[Command]) -> None:
+    def _saved(self, done: "asyncio.Future[None]", change: BracketChange, late: list[Command], number: int) -> None:
         bracket_id = change.after.bracket_id
         self._commit_ended(bracket_id, done)
         error = None if done.cancelled() else done.exception()
@@ -270,11 +276,10 @@ class Mailboxes:
         unsaved = self._unsaved.get(bracket_id)
         is_first = unsaved is None
         if unsaved is None:
-            unsaved = self._unsaved[bracket_id] = _Unsaved(change.before, row=change.row)
+            unsaved = self._unsaved[bracket_id] = _Unsaved(change.before, change.row)
             is_of_change = isinstance(error, StoreFailed) and error.is_of_change
             self._later(bracket_id, _REJECTED_RETRY_S if is_of_change else _COMMIT_RETRY_S)
-        unsaved.journal.extend(change.journal)
-        unsaved.texts.append(change.event)
+        unsaved.add(number, change.journal, change.steps)
         unsaved.late.extend(late)
         if not isinstance(error, StoreFailed):
             return
@@ -322,9 +327,9 @@ class Mailboxes:
         if bracket is None or bracket.is_frozen:
             return
         log.error("change_rejected", bracket_id=bracket_id, error=str(error))
-        text = f"the database rejects its record ({error}): frozen, report this"
-        attention = text if bracket.attention is None else f"{bracket.attention}; {text}"
-        self.brackets[bracket_id] = replace(bracket, is_frozen=True, attention=attention, version=bracket.version + 1)
+        given = RecordRejected(self._clock.now_us(), str(error))
+        decision = frozen_record(bracket, given.why)
+        self._take(bracket, decision, given)
 
     def _later(self, bracket_id: BracketId, delay_s: float) -> None:
         self._keep(asyncio.get_running_loop().call_later(delay_s, self._save_again, bracket_id))
@@ -338,10 +343,12 @@ class Mailboxes:
         """All that was not saved, as one change from the last durable record to the present one."""
         unsaved = self._unsaved.pop(bracket_id)
         after = self.brackets[bracket_id]
-        text = "[" + ",".join(text[1:-1] for text in unsaved.texts if text != "[]") + "]"
-        change = BracketChange(unsaved.durable, after, tuple(unsaved.journal), self._clock.now_us(), text, unsaved.row)
+        journal = tuple(entry for _, entries, _ in unsaved.decided for entry in entries)
+        steps = tuple(step for _, _, steps in unsaved.decided for step in steps)
+        number = unsaved.decided[-1][0]
+        change = BracketChange(unsaved.durable, after, journal, self._clock.now_us(), steps, unsaved.row)
         future = self._last_commit[bracket_id] = self._store.commit(change)
-        future.add_done_callback(lambda done: self._saved(done, change, unsaved.late))
+        future.add_done_callback(lambda done: self._saved(done, change, unsaved.late, number))
 
     def drop_if_closed(self, bracket_id: BracketId) -> None:
         """Lets go of a bracket that is over, unless something of it is still to be written or looked at."""
@@ -401,3 +408,7 @@ class Mailboxes:
         if self._log_timer is not None:
             self._log_timer.cancel()
         self._log()
+
+
+def _step(given: Given, decision: Decision) -> Step:
+    return Step(given, decision.commands, len(decision.journal))

@@ -16,7 +16,8 @@ from otocod.domain.request import canonical_text, parse_request
 from otocod.domain.request_types import BracketRequest, RequestRefused
 from otocod.domain.specs import OrderType, Protection
 from otocod.domain.spreads import LegFill, net_price
-from otocod.domain.takeover import fills_for_price, fills_of_orders, reasons_against, take_over
+from otocod.domain.steps import Origin, TakenOver, decided
+from otocod.domain.takeover import fills_for_price, fills_of_orders, reasons_against
 from otocod.engine.capabilities import product_of
 from otocod.engine.intake import exchange_day
 from otocod.engine.positions import signed_position
@@ -147,20 +148,17 @@ class TakeoverDesk:
     async def _accept(self, asked: Takeover, request: BracketRequest, fills: tuple[LegFill, ...]) -> BracketId:
         supervisor = self._supervisor
         is_refused = supervisor.capabilities.is_refused(asked.account, product_of(request), Protection.NATIVE_OCO)
-        decision = take_over(
-            request,
-            fills,
-            bracket_id=supervisor.make_id(),
-            client_ref=asked.client_ref,
-            account=asked.account,
-            policy=supervisor.policy,
-            proved=frozenset() if is_refused else frozenset({Protection.NATIVE_OCO}),
-            by=asked.by,
+        origin = Origin(supervisor.make_id(), asked.client_ref, asked.account, request, supervisor.policy)
+        given = TakenOver(
             now_us=supervisor.clock.now_us(),
+            fills=fills,
+            proved=() if is_refused else (Protection.NATIVE_OCO,),
+            by=asked.by,
             broker_clock_offset_us=supervisor.reconciler.clock_offset_us,
         )
+        decision = decided(None, given, origin)
         try:
-            await supervisor.mailboxes.accept(decision, None)
+            await supervisor.mailboxes.accept(decision, given)
         except StoreFailed as error:
             raise AdminFailed(f"the database does not take it ({error}): nothing was sent") from None
         bracket_id = decision.bracket.bracket_id

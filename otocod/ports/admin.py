@@ -76,6 +76,10 @@ class AdminService(Protocol):
         """Journal entries with a sequence number above `after_seq`, in order; waits up to `wait_s` for the first."""
         ...
 
+    async def recording(self, bracket: str, /) -> JsonObject:
+        """All that is stored of one bracket, row by row. Keys: bracket, orders, identifiers, journal."""
+        ...
+
     async def cancel(self, bracket: str, /, *, by: str) -> JsonObject:
         """Cancel the entry; a filled part is protected. Answers as `bracket`, like all that follow on one bracket."""
         ...

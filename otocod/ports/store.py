@@ -9,6 +9,7 @@ from otocod.domain.brackets import Bracket
 from otocod.domain.decisions import JournalEntry
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier, RequestId
 from otocod.domain.specs import Protection
+from otocod.domain.steps import Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +24,16 @@ class AcceptedRow:
 
 @dataclass(frozen=True, slots=True)
 class BracketChange:
-    """One decision. `before` is None for an acceptance; `event` is the event's name and payload as JSON text."""
+    """One decision, or several that are saved as one. `before` is None for an acceptance.
+
+    `steps`: what was decided on, in order; together they made all of `journal`.
+    """
 
     before: Bracket | None
     after: Bracket
     journal: tuple[JournalEntry, ...]
     at_us: int
-    event: str
+    steps: tuple[Step, ...]
     row: AcceptedRow | None = None
     is_awaited: bool = True  # something leaves, or is answered, only when it is on disk
 

@@ -13,7 +13,7 @@ from otocod.domain.brackets import BracketState
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import OrderState
 from otocod.domain.specs import Protection, Role
-from otocod.ports.store import Alarm, BracketChange, Capability, Delivery, Setting, Store, StoreFailed
+from otocod.ports.store import Alarm, Capability, Delivery, Setting, Store, StoreFailed
 from tests.support.model_store import ModelStore
 from tests.support.state_file import fresh_state
 from tests.support.stored_records import (
@@ -220,7 +220,7 @@ async def test_a_change_without_journal_entries_is_taken(store: Store) -> None:
     first = accepted()
     await store.commit(change(None, first))
     known = replace(first, attention="look", version=1)
-    await store.commit(BracketChange(first, known, (), at_us=3, event='[{"event": "OrderReported", "fields": {}}]'))
+    await store.commit(change(first, known, journal=()))
     assert await store.load_open() == (known,)
 
 

@@ -125,6 +125,9 @@ class _Reads:
     async def lately_closed(self, limit: int) -> JsonList:
         raise NotImplementedError
 
+    async def recording(self, bracket_id: BracketId) -> JsonObject:
+        raise NotImplementedError
+
     async def summary(self) -> JsonObject:
         return {}
 

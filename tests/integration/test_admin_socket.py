@@ -69,6 +69,9 @@ class FakeService:
     async def overview(self) -> JsonObject:
         return self._ask("overview")
 
+    async def recording(self, bracket: str, /) -> JsonObject:
+        return self._ask("recording", bracket)
+
     async def view(self, bracket: str, /) -> JsonObject:
         return self._ask("view", bracket)
 

@@ -104,11 +104,12 @@ _SENDING = (
     Bug(
         "entry-sent-beside-its-acceptance",
         _MAILBOX,
-        '        change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)\n',
-        '        change = BracketChange(None, bracket, decision.journal, self._clock.now_us(), "[]", row)\n'
+        "        self._on_changed(bracket)\n        change = BracketChange(None,",
+        "        self._on_changed(bracket)\n"
         "        for command in decision.commands:\n"
         "            self._run_command(bracket, command)\n"
-        "        decision = replace(decision, commands=())\n",
+        "        decision = replace(decision, commands=())\n"
+        "        change = BracketChange(None,",
         "the entry leaves while its acceptance is being written: faster, and lost by a crash",
     ),
     Bug(
@@ -276,8 +277,8 @@ _KNOWING = (
     Bug(
         "late-commands-lost-with-their-commit",
         _MAILBOX,
-        "        unsaved.texts.append(change.event)\n        unsaved.late.extend(late)\n",
-        "        unsaved.texts.append(change.event)\n",
+        "        unsaved.add(number, change.journal, change.steps)\n        unsaved.late.extend(late)\n",
+        "        unsaved.add(number, change.journal, change.steps)\n",
         "what waits for a commit that fails is not kept for the one that succeeds",
         under=("store_full",),
     ),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
+from otocod.adapters.sqlite.journal import names_told
 from otocod.domain.brackets import Bracket
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import Order
@@ -248,7 +249,7 @@ def describe(change: Change) -> str:
                 + (f" ({entry.detail})" if entry.detail else "")
                 for entry in change.journal
             )
-            return f"{change.after.client_ref} v{change.after.version} {lines or change.event[:120]}"
+            return f"{change.after.client_ref} v{change.after.version} {lines or names_told(change.steps)}"
         case Alarm():
             return f"alarm {change.code}"
         case _:

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from otocod.adapters.sqlite import readmodel
+from otocod.adapters.sqlite.replay import replay
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -481,7 +482,16 @@ class Pair:
         assert self.paper.posted_again() == []
         assert self.paper.positions() == {}
         self.daemon.audit()
+        self.check_journals()
         self.check_secrets()
+
+    def check_journals(self) -> None:
+        """Every bracket's journal leads to its stored record once more."""
+        with closing(readmodel.open_readonly(self.daemon.data_dir / "state.db")) as connection:
+            for bracket in readmodel.list_brackets(connection):
+                found = replay(readmodel.recording(connection, bracket["bracket_id"]))
+                told = (bracket["client_ref"], found.difference, found.unrecorded, found.astray)
+                assert told == (bracket["client_ref"], None, None, ())
 
     def check_secrets(self) -> None:
         logs = self.daemon.all_logs()

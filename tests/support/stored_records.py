@@ -7,6 +7,7 @@ from decimal import Decimal
 
 from otocod.domain.brackets import Bracket, BracketState, OnDoubleExit, OnUnprotectable, Outcome, Policy
 from otocod.domain.decisions import JournalEntry
+from otocod.domain.events import Event, TimeReached
 from otocod.domain.ids import AccountNumber, BracketId, BrokerOrderId, ExternalIdentifier, FillId, RequestId
 from otocod.domain.orders import BrokerStatus, Fill, LegReport, Order, OrderReport, OrderState
 from otocod.domain.request_types import BracketRequest, OutsidePolicy, StopByPrice, TargetByPercent
@@ -20,12 +21,14 @@ from otocod.domain.specs import (
     Role,
     TimeInForce,
 )
+from otocod.domain.steps import Accepted, Step, Told
 from otocod.ports.store import AcceptedRow, BracketChange
 
 START_US = 1_790_000_000_123_456
 ACCOUNT = AccountNumber("5WT00001")
 _SPACE = uuid.UUID("7a0f6f3e-0000-4000-8000-000000000001")
 
+STAGE_REACHED = TimeReached()
 SHORT = "AAPL  261218C00155000"
 LONG = "AAPL  261218C00157500"
 
@@ -164,10 +167,14 @@ def life(number: int = 1) -> list[Bracket]:
 
 
 def change(
-    before: Bracket | None, after: Bracket, *, event: str = "", journal: Sequence[JournalEntry] | None = None
+    before: Bracket | None,
+    after: Bracket,
+    *,
+    told: Event = STAGE_REACHED,
+    journal: Sequence[JournalEntry] | None = None,
 ) -> BracketChange:
     """The change from one stage to the next, with the row of the queue when it is an acceptance."""
-    name = event or {
+    name = {
         BracketState.PENDING_ENTRY: "BracketAccepted",
         BracketState.ENTRY_FILLED: "EntryFilled",
         BracketState.EXITS_LIVE: "ProtectionConfirmed",
@@ -175,12 +182,15 @@ def change(
     }.get(after.state, "Changed")
     from_state = None if before is None else before.state
     row = AcceptedRow(RequestId(7), after.client_ref, after.account, after.request.text) if before is None else None
+    at_us = after.created_at_us + after.version
+    entries = (JournalEntry(name, from_state, after.state),) if journal is None else tuple(journal)
+    given = Accepted(at_us, after.ladder, 0) if before is None else Told(at_us, (told,))
     return BracketChange(
         before=before,
         after=after,
-        journal=(JournalEntry(name, from_state, after.state),) if journal is None else tuple(journal),
-        at_us=after.created_at_us + after.version,
-        event=f'[{{"event": "{name}", "fields": {{}}}}]',
+        journal=entries,
+        at_us=at_us,
+        steps=(Step(given, (), len(entries)),),
         row=row,
     )
 

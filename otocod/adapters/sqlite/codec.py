@@ -22,6 +22,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.expression import Executable
 
 from otocod.adapters.sqlite import tables
+from otocod.adapters.sqlite.journal import names_told, text_from_steps
 from otocod.adapters.sqlite.tables import IdStatus
 from otocod.domain.brackets import Bracket, BracketState, Outcome, Policy, order_net_fill_price
 from otocod.domain.decisions import JournalEntry
@@ -424,9 +425,10 @@ def _accepted_row(bracket_id: BracketId, row: AcceptedRow) -> Row:
 
 
 def _journal_rows(change: BracketChange) -> Iterable[Row]:
-    """One row for each entry, what the bracket was told on the first; never none: each input must be on record."""
+    """One row for each entry, all that was decided on on the first; never none: each input must be on record."""
     state = change.after.state
-    entries = change.journal or (JournalEntry(_event_name(change.event), state, state),)
+    entries = change.journal or (JournalEntry(names_told(change.steps), state, state),)
+    text = text_from_steps(change.steps)
     for index, entry in enumerate(entries):
         yield (
             INSERT_JOURNAL,
@@ -437,26 +439,11 @@ def _journal_rows(change: BracketChange) -> Iterable[Row]:
                 None if entry.from_state is None else entry.from_state.value,
                 entry.to_state.value,
                 entry.detail,
-                change.event if index == 0 else None,
+                text if index == 0 else None,
             ),
         )
 
 
-def _event_name(event_json: str) -> str:
-    """What the bracket was told; a payload that cannot be read is kept under a name that says nothing."""
-    try:
-        told = _events_decoder.decode(event_json)
-    except msgspec.MsgspecError:
-        told = []
-    return ", ".join(dict.fromkeys(each.event for each in told)) or "Told"
-
-
-class _Event(msgspec.Struct):
-    event: str
-
-
-# An array, because several messages may be decided on together.
-_events_decoder = msgspec.json.Decoder(list[_Event])
 _BRACKET_NAMES = _names(tables.brackets)
 _ORDER_NAMES = _names(tables.orders)
 

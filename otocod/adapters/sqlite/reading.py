@@ -64,6 +64,9 @@ class SqliteReadModel:
             lambda connection: readmodel.events(connection, bracket_id, after_seq=after_seq, limit=limit)
         )
 
+    async def recording(self, bracket_id: BracketId) -> JsonObject:
+        return await self._read(lambda connection: readmodel.recording(connection, bracket_id))
+
     async def summary(self) -> JsonObject:
         now_us = self._clock.now_us()
         return await self._read(lambda connection: readmodel.status_summary(connection, now_us=now_us))

@@ -175,6 +175,30 @@ def events(
     ]
 
 
+def recording(connection: sqlite3.Connection, bracket_id: str) -> Json:
+    """All that is stored of one bracket, row by row: its record, and its journal from the beginning.
+
+    Raises BracketNotFound.
+    """
+    with _one_moment(connection):
+        row = connection.execute("SELECT * FROM brackets WHERE bracket_id = ?", (bracket_id,)).fetchone()
+        if row is None:
+            raise BracketNotFound(bracket_id)
+        orders = connection.execute("SELECT * FROM orders WHERE bracket_id = ? ORDER BY position", (bracket_id,))
+        unused = connection.execute(
+            "SELECT role, external_identifier, status FROM external_identifiers"
+            " WHERE bracket_id = ? AND status IN ('STAGED', 'SUSPECT') ORDER BY position",
+            (bracket_id,),
+        )
+        journal = connection.execute("SELECT * FROM journal WHERE bracket_id = ? ORDER BY seq", (bracket_id,))
+        return {
+            "bracket": dict(row),
+            "orders": [dict(each) for each in orders],
+            "identifiers": [dict(each) for each in unused],
+            "journal": [dict(each) for each in journal],
+        }
+
+
 def status_summary(connection: sqlite3.Connection, *, now_us: int | None = None) -> Json:
     """Counts and worst cases over all brackets; `longest_unprotected_s` over the open ones, with its bracket."""
     now = _now_us(now_us)

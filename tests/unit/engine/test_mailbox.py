@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from otocod.adapters.sqlite.engine import ChangeRejected, DiskFailed, FailureKind
+from otocod.adapters.sqlite.replay import replay
+from otocod.domain import steps
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.commands import (
     CancelOrder,
@@ -29,9 +31,11 @@ from otocod.domain.events import (
 from otocod.domain.ids import BracketId, BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import BrokerStatus, OrderReport
 from otocod.domain.specs import Role
+from otocod.domain.steps import RecordRejected, Told
 from otocod.engine import mailbox
 from otocod.engine.mailbox import Mailboxes
 from otocod.ports.store import AcceptedRow, BracketChange, StoreFailed
+from tests.journals.simulated import journals_of, recording_of
 from tests.support.fakes import LoopClock, accepted, bracket_id, pass_s, report_of, row, until
 from tests.support.model_store import ModelStore
 
@@ -88,6 +92,12 @@ class Office:
     @property
     def changes(self) -> list[BracketChange]:
         return [change for change in self.store.committed if isinstance(change, BracketChange)]
+
+    def must_replay(self, number: int = 0) -> None:
+        """The bracket's journal, as the store has it, leads to the record that the store has."""
+        journal = journals_of(self.store.committed)[bracket_id(number)]
+        found = replay(recording_of(self.bracket(number), journal))
+        assert (found.difference, found.unrecorded, found.astray) == (None, None, ())
 
 
 def entry_report(bracket: Bracket, status: BrokerStatus, broker_order_id: int = 771) -> OrderReport:
@@ -313,7 +323,11 @@ async def test_exits_leave_although_the_commit_of_the_fill_fails_and_all_is_save
     assert change.after == later
     told = [entry.event for entry in change.journal]
     assert told.index("EntryFilled") < told.index("ProtectionConfirmed")
-    assert "OrderReported" in change.event and "SubmitConfirmed" in change.event
+    office.must_replay()
+    given = [step.given for step in change.steps]
+    names = [type(event).__name__ for each in given if isinstance(each, Told) for event in each.events]
+    assert names.index("OrderReported") < names.index("SubmitConfirmed")
+    assert sum(step.entries for step in change.steps) == len(change.journal)
 
 
 async def test_late_commands_of_a_failed_save_leave_when_the_retry_is_on_disk(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +370,7 @@ async def test_two_changes_lost_to_a_full_disk_at_once_do_not_freeze_the_bracket
     await until(lambda: office.recoveries == 1, within_s=60)
     assert not office.bracket().is_frozen
     assert office.changes[-1].after == office.bracket()
+    office.must_replay()
 
 
 async def test_change_that_alone_is_bad_freezes_its_bracket_and_no_other() -> None:
@@ -371,6 +386,9 @@ async def test_change_that_alone_is_bad_freezes_its_bracket_and_no_other() -> No
     await pass_s(0.01)
     assert office.changes[-1].after.bracket_id == other.bracket_id
     assert not office.bracket(1).is_frozen
+    await until(lambda: office.changes[-1].after == office.bracket(0), within_s=60)
+    assert any(isinstance(step.given, RecordRejected) for step in office.changes[-1].steps)
+    office.must_replay()
 
 
 async def test_stop_ends_the_retries() -> None:
@@ -426,7 +444,7 @@ async def test_error_in_a_decision_freezes_that_bracket_alone_and_tells_a_person
 async def test_record_that_breaks_an_invariant_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     office = Office()
     bracket = await office.accepted()
-    monkeypatch.setattr(mailbox, "violations_of", lambda bracket: ("S4: made up",))
+    monkeypatch.setattr(steps, "violations_of", lambda bracket: ("S4: made up",))
     told = office.tell(entry_filled(bracket))
     assert told.is_frozen
     assert told.state is BracketState.PENDING_ENTRY

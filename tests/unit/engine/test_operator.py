@@ -44,6 +44,9 @@ class Reads:
     async def events(self, bracket_id: BracketId | None, after_seq: int, limit: int) -> JsonList:
         return [entry for entry in self.journal if entry["seq"] > after_seq][:limit]
 
+    async def recording(self, bracket_id: BracketId) -> JsonObject:
+        return {"bracket": {"bracket_id": bracket_id}, "journal": self.journal}
+
     async def summary(self) -> JsonObject:
         return {"counts": {}, "unknown_outcomes": 0, "attention": [], "longest_unprotected_s": None}
 

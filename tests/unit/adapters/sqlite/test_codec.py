@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 from otocod.adapters.sqlite import codec, tables
 from otocod.adapters.sqlite.codec import StoredRecordUnreadable, rows_from_change
+from otocod.adapters.sqlite.journal import text_from_steps
 from otocod.domain.brackets import Close, ClosePurpose
+from otocod.domain.events import TimeReached
 from otocod.domain.ids import ExternalIdentifier, FillId
 from otocod.domain.orders import Order, Refusal
 from otocod.domain.quotes import PriceBasis
 from otocod.domain.request_types import BracketRequest, StopByPercent, StopMarket, TargetByPrice
 from otocod.domain.specs import Leg, OrderSpec, Role, TimeInForce
+from otocod.domain.steps import Step, Told
 from otocod.domain.time_exits import (
     AfterFill,
     AtOpen,
@@ -212,8 +215,9 @@ def test_a_field_that_old_rows_lack_takes_its_default() -> None:
 def test_a_decision_without_entries_still_leaves_what_it_was_told() -> None:
     before = accepted()
     after = replace(before, version=1)
-    rows = rows_from_change(change(before, after, event="OrderReported", journal=()))
+    step = Step(Told(after.created_at_us + 1, (TimeReached(),)), (), 0)
+    rows = rows_from_change(change(before, after, told=TimeReached(), journal=()))
     journal = [values for statement, values in rows if statement is codec.INSERT_JOURNAL]
     assert [(row[2], row[3], row[4], row[6]) for row in journal] == [
-        ("OrderReported", "PENDING_ENTRY", "PENDING_ENTRY", '[{"event": "OrderReported", "fields": {}}]')
+        ("TimeReached", "PENDING_ENTRY", "PENDING_ENTRY", text_from_steps([step]))
     ]
