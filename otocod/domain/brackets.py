@@ -11,6 +11,7 @@ from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import Order, OrderState, View
 from otocod.domain.records import Derived, changed, derived
 from otocod.domain.request_types import BracketRequest
+from otocod.domain.settlement import Settlement
 from otocod.domain.specs import Leg, OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
 from otocod.domain.timing import LISTING_MARGIN_US
@@ -188,6 +189,7 @@ class Bracket(Derived):
     night_checked_us: int | None = None  # the opening after which the exits were last read
     is_surplus_left: bool = False  # it could not be traded away, and is a person's now
     taken: tuple[tuple[str, int], ...] = ()  # quantity by leg symbol that left the position otherwise than by our exits
+    settled: tuple[tuple[str, Settlement], ...] = ()  # by leg symbol, how what was taken went, where the ledger says it
     closed_at_us: int | None = None
     version: int = 0
 

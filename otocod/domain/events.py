@@ -6,6 +6,7 @@ from decimal import Decimal
 from otocod.domain.brackets import WatchKind
 from otocod.domain.ids import ComplexOrderId, ExternalIdentifier
 from otocod.domain.orders import OrderReport, Refusal
+from otocod.domain.settlement import Settlement
 from otocod.domain.specs import OrderSpec, Role
 
 
@@ -176,6 +177,7 @@ class PositionsDisagreed:
     held: tuple[tuple[str, int], ...] | None = None
     # The stream has said it too, or it has lasted: a listing of positions that fails to name one is no proof.
     is_proved: bool = False
+    settled: tuple[tuple[str, Settlement], ...] = ()  # by leg symbol, what the broker's ledger says it ended by
 
 
 @dataclass(frozen=True, slots=True)

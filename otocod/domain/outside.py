@@ -11,6 +11,7 @@ from otocod.domain.events import PositionsDisagreed
 from otocod.domain.machine import BracketEvent
 from otocod.domain.request_types import OutsidePolicy
 from otocod.domain.sessions import new_york_day
+from otocod.domain.settlement import Settlement
 from otocod.domain.symbols import parse_symbol
 from otocod.domain.turn import Turn
 
@@ -22,13 +23,21 @@ def learn_positions(turn: Turn, event: PositionsDisagreed) -> None:
     turn.ask(Sweep(turn.bracket.listed_from_us))
     if not event.is_proved or event.held is None or _may_be_explained(turn.bracket):
         return
-    held, taken = dict(event.held), dict(turn.bracket.taken)
+    held, taken, settled = dict(event.held), dict(turn.bracket.taken), dict(turn.bracket.settled)
     for symbol, quantity in turn.bracket.open_by_leg.items():
         gone = quantity - held.get(symbol, 0)
         if gone > 0:
             taken[symbol] = taken.get(symbol, 0) + gone
-            turn.taken_now.append(f"{gone} of {symbol.strip()}")
-    turn.set(taken=tuple(taken.items()))
+            settled |= {leg: how for leg, how in event.settled if leg == symbol}
+            turn.taken_now.append(_words(gone, symbol, settled.get(symbol)))
+    turn.set(taken=tuple(taken.items()), settled=tuple(settled.items()))
+
+
+def _words(gone: int, symbol: str, how: Settlement | None) -> str:
+    if how is None:
+        return f"{gone} of {symbol.strip()}"
+    delivery = ", whose underlying is not this bracket's," if how.delivers else ""
+    return f"{gone} of {symbol.strip()} by {how.value.lower()}{delivery}"
 
 
 def _may_be_explained(bracket: Bracket) -> bool:
@@ -72,8 +81,13 @@ def _release(turn: Turn, text: str) -> None:
 
 
 def outcome_of_taken(bracket: Bracket, now_us: int) -> Outcome:
-    """Of a bracket whose position has gone otherwise than by orders of ours."""
+    """Of a bracket whose position has gone otherwise than by orders of ours.
+
+    On the last day it may also have been closed by hand, so the ledger decides; afterwards there is nothing to close.
+    """
     expiries = [parse_symbol(leg.instrument_type, leg.symbol).expires_on for leg in bracket.request.entry.legs]
+    first = min((expiry for expiry in expiries if expiry is not None), default=None)
     today = new_york_day(now_us)
-    has_expired = any(expiry is not None and expiry <= today for expiry in expiries)
-    return Outcome.EXPIRED if has_expired else Outcome.CLOSED_OUTSIDE
+    if first is None or today < first:
+        return Outcome.CLOSED_OUTSIDE
+    return Outcome.EXPIRED if bracket.settled or today > first else Outcome.CLOSED_OUTSIDE

@@ -1,11 +1,11 @@
 """The broker's positions held against our fills. They never send an order: late or failed, they would lie.
 
 A position that is smaller than our fills say is looked at again and again, with a full listing before each look, since
-most often a fill was lost. Then the bracket is told; and told that it is proved once the stream has said the same or it
-has lasted.
+most often a fill was lost. Then the bracket is told; and told that it is proved once the stream has said the same, the
+broker's ledger accounts for it, or it has lasted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from otocod.domain.brackets import Bracket, BracketState
@@ -13,7 +13,7 @@ from otocod.domain.events import PositionsDisagreed
 from otocod.domain.ids import AccountNumber, BracketId
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.slots import Priority, Slots
-from otocod.ports.broker import Broker, Position
+from otocod.ports.broker import Broker, Position, ReadFailed, SettledPosition
 from otocod.ports.clock import Clock
 
 _SECOND_US = 1_000_000
@@ -67,18 +67,42 @@ class PositionWatch:
             return None
         async with self._slots.slot(Priority.RECONCILE):
             found = {p.symbol: p.signed_quantity for p in await self._broker.positions(account)}
+        settled = await self._settled(account)
         ours = self._of(account)
         expected: dict[str, int] = {}
         for bracket in ours:
             for symbol, quantity in signed_position(bracket).items():
                 expected[symbol] = expected.get(symbol, 0) + quantity
-        pauses = [self._judge(bracket, expected, found) for bracket in ours]
+        pauses = [self._judge(bracket, expected, found, settled) for bracket in ours]
         return min((pause_s for pause_s in pauses if pause_s is not None), default=None)
 
     def _of(self, account: AccountNumber) -> list[Bracket]:
         return [b for b in self._mailboxes.open_brackets() if b.account == account and b.first_fill_us is not None]
 
-    def _judge(self, bracket: Bracket, expected: Mapping[str, int], found: Mapping[str, int]) -> float | None:
+    async def _settled(self, account: AccountNumber) -> tuple[SettledPosition, ...]:
+        """The ledger since the first fill of what is suspected for long enough; nothing if it cannot be read."""
+        about = [
+            bracket.first_fill_us
+            for bracket in self._of(account)
+            if bracket.bracket_id in self._suspicions
+            and self._suspicions[bracket.bracket_id].looks >= LOOKS_BEFORE_ALARM - 1
+            and bracket.first_fill_us is not None
+        ]
+        if not about:
+            return ()
+        try:
+            async with self._slots.slot(Priority.RECONCILE):
+                return await self._broker.settled_positions(account, from_us=min(about))
+        except ReadFailed:
+            return ()
+
+    def _judge(
+        self,
+        bracket: Bracket,
+        expected: Mapping[str, int],
+        found: Mapping[str, int],
+        settled: Sequence[SettledPosition],
+    ) -> float | None:
         own = signed_position(bracket)
         missing = [
             f"{symbol.strip()} {found.get(symbol, 0):+d} where our fills say {expected[symbol]:+d}"
@@ -93,10 +117,16 @@ class PositionWatch:
         held = tuple((symbol, _held(found.get(symbol, 0), quantity)) for symbol, quantity in own.items())
         suspicion = self._suspect(bracket, tuple(own.items()), held)
         is_shared = any(expected[symbol] != quantity for symbol, quantity in own.items())
-        is_proved = not is_shared and self._is_proved(bracket, suspicion)
+        own_settled = _own_settled(bracket, settled)
+        is_proved = not is_shared and self._is_proved(bracket, suspicion, own_settled)
         if suspicion.looks % LOOKS_BEFORE_ALARM == 0 or (is_proved and not suspicion.is_proved):
             self._suspicions[bracket.bracket_id] = replace(suspicion, is_proved=is_proved)
-            event = PositionsDisagreed("; ".join(missing), None if is_shared else held, is_proved=is_proved)
+            event = PositionsDisagreed(
+                "; ".join(missing),
+                None if is_shared else held,
+                is_proved=is_proved,
+                settled=tuple((row.symbol, row.how) for row in own_settled),
+            )
             self._mailboxes.deliver(bracket.bracket_id, event)
         if suspicion.looks < LOOKS_BEFORE_ALARM:
             return LOOK_AGAIN_S
@@ -111,17 +141,19 @@ class PositionWatch:
         new = self._suspicions[bracket.bracket_id] = replace(old, looks=old.looks + 1)
         return new
 
-    def _is_proved(self, bracket: Bracket, suspicion: _Suspicion) -> bool:
+    def _is_proved(self, bracket: Bracket, suspicion: _Suspicion, settled: Sequence[SettledPosition]) -> bool:
         now_us = self._clock.now_us()
         assert bracket.first_fill_us is not None
-        is_due = bracket.bracket_id in self._seen or now_us >= bracket.first_fill_us + LATE_AT_MOST_US
-        if not is_due or suspicion.looks < LOOKS_BEFORE_ALARM:
+        if suspicion.looks < LOOKS_BEFORE_ALARM:
             return False
-        if now_us >= suspicion.since_us + PROVED_AFTER_US:
+        # Until then the list may only be late; the ledger is not, for it tells of an end.
+        is_due = bracket.bracket_id in self._seen or now_us >= bracket.first_fill_us + LATE_AT_MOST_US
+        if is_due and now_us >= suspicion.since_us + PROVED_AFTER_US:
             return True
         held = dict(suspicion.held)
         return all(
-            self._is_said_by_stream(bracket, symbol, quantity, held[symbol])
+            _is_settled(bracket, symbol, abs(quantity) - held[symbol], settled)
+            or (is_due and self._is_said_by_stream(bracket, symbol, quantity, held[symbol]))
             for symbol, quantity in suspicion.expected
             if held[symbol] != abs(quantity)
         )
@@ -136,6 +168,18 @@ def signed_position(bracket: Bracket) -> dict[str, int]:
     """What our own fills say is open, by leg: long positive, short negative."""
     sign = {leg.symbol: 1 if leg.action.is_buy else -1 for leg in bracket.request.entry.legs}
     return {symbol: sign[symbol] * quantity for symbol, quantity in bracket.open_by_leg.items()}
+
+
+def _own_settled(bracket: Bracket, settled: Sequence[SettledPosition]) -> list[SettledPosition]:
+    symbols = {leg.symbol for leg in bracket.request.entry.legs}
+    assert bracket.first_fill_us is not None
+    return [row for row in settled if row.symbol in symbols and row.at_us >= bracket.first_fill_us]
+
+
+def _is_settled(bracket: Bracket, symbol: str, gone: int, settled: Sequence[SettledPosition]) -> bool:
+    """Whether the ledger accounts for `gone` beyond what was taken off the position before."""
+    told = sum(row.quantity for row in settled if row.symbol == symbol)
+    return told - dict(bracket.taken).get(symbol, 0) >= gone
 
 
 def _covers(found: int, expected: int) -> bool:

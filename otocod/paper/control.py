@@ -33,6 +33,7 @@ from otocod.paper.control_input import (
 from otocod.paper.errors import Refused
 from otocod.paper.fault_catalogue import COMMON_SETTINGS
 from otocod.paper.faults import FaultsInvalid
+from otocod.paper.settlement import WAYS, Settling
 
 if TYPE_CHECKING:
     from otocod.paper.broker import PaperBroker
@@ -125,10 +126,19 @@ class ControlApi:
             Operation(
                 "PUT",
                 "/positions/{symbol:.+}",
-                "makes a position so many signed contracts, as an assignment or a trade elsewhere would",
+                "makes a position so many signed contracts, as a trade elsewhere would",
                 self._put_position,
                 {"account": "5WT00001", "quantity": -1, "price": "3.10"},
                 "/positions/{symbol}",
+            ),
+            Operation(
+                "POST",
+                "/positions/{symbol:.+}/settle",
+                "an option position expires, is assigned or exercised, in cash where it is on an index; all of it"
+                " without a quantity",
+                self._settle,
+                {"account": "5WT00001", "how": "|".join(WAYS), "quantity": 1, "index_price": "6510.00"},
+                "/positions/{symbol}/settle",
             ),
             Operation("GET", "/rules", "every rule with its present value", self._get_rules),
             Operation("PATCH", "/rules", "changes rules, all or none", self._patch_rules, {"reservation": False}),
@@ -289,6 +299,18 @@ class ControlApi:
         now_us = self._broker.clock.now_us()
         self._broker.exchange.set_position(account, symbol, quantity, now_us=now_us, price=price)
         return {"account": account, "symbol": symbol, "quantity": quantity}
+
+    async def _settle(self, request: web.Request, body: Json) -> Json:
+        account, symbol = self._account(request, body), request.match_info["symbol"]
+        only(body, "account", "how", "quantity", "index_price")
+        how = body.get("how")
+        if how not in WAYS:
+            raise ControlError(422, f"how must be one of {', '.join(WAYS)}")
+        quantity = None if body.get("quantity") is None else whole(body, "quantity", 1)
+        price = None if body.get("index_price") is None else decimal(body, "index_price")
+        settling = Settling(symbol, how, quantity, price)
+        self._broker.exchange.settle(account, settling, now_us=self._broker.clock.now_us())
+        return {"account": account, "symbol": symbol, "how": how}
 
     async def _delete_quote(self, request: web.Request, body: Json) -> Json:
         symbol = request.match_info["symbol"]

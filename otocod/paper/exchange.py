@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from otocod.paper import complex_orders, filling, lifecycle, replacing, sessions, wire
+from otocod.paper import complex_orders, filling, lifecycle, replacing, sessions, settlement, wire
 from otocod.paper.complex_orders import ComplexOrder, Groups, complex_object
 from otocod.paper.endings import end, reject
 from otocod.paper.errors import Refused, cannot_update, not_found
@@ -19,11 +19,12 @@ from otocod.paper.preflight import Around, Verdict, check, warning_objects
 from otocod.paper.replacing import Replacements
 from otocod.paper.rules import Rules
 from otocod.paper.sessions import Session
+from otocod.paper.settlement import Settling
 from otocod.paper.state import FIRST_COMPLEX_ID, FIRST_ORDER_ID, Notice, State
 from otocod.paper.symbols import guess_type, instrument
 from otocod.paper.views import Views
 
-__all__ = ["Exchange", "Notice", "Quote", "Refused", "Rules", "Session"]
+__all__ = ["Exchange", "Notice", "Quote", "Refused", "Rules", "Session", "Settling"]
 
 Json = dict[str, Any]
 
@@ -270,7 +271,7 @@ class Exchange(Views):
     def set_position(
         self, account: str, symbol: str, quantity: int, *, now_us: int, price: Decimal = Decimal(0)
     ) -> None:
-        """Make a position so many signed contracts, as an assignment, an exercise or a correction would."""
+        """Make a position so many signed contracts, as a trade elsewhere or a correction would."""
         self.advance(now_us)
         state = self._state
         found = instrument(symbol, guess_type(symbol))
@@ -281,6 +282,10 @@ class Exchange(Views):
         filling.move_position(state, owner, found, change, price, None)
         filling.ledger_entry(state, owner, found, "Receive Deliver", "Adjustment", state.now_us)
         state.note("position-set", account=account, symbol=symbol, quantity=quantity)
+
+    def settle(self, account: str, settling: Settling, *, now_us: int) -> None:
+        self.advance(now_us)
+        settlement.settle(self._state, self._state.account(account), settling)
 
     # Inside.
 

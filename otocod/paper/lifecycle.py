@@ -20,6 +20,7 @@ from otocod.paper.orders import (
     STOP_LIMIT,
     Order,
 )
+from otocod.paper.settlement import EXPIRATION, Settling, settle
 from otocod.paper.state import State
 from otocod.paper.symbols import increment
 
@@ -205,7 +206,7 @@ def close_session(state: State, closed_us: int) -> None:
             order.token += 1
             set_status(state, order, RECEIVED)
     if state.rules.expire_positions:
-        _expire_positions(state, closed_us)
+        _expire_positions(state)
 
 
 def _ends_with(order: Order, day: object) -> bool:
@@ -216,14 +217,12 @@ def _ends_with(order: Order, day: object) -> bool:
     return order.time_in_force not in (GTC, "GTC Ext", "GTC Ext Overnight") and order.session_day <= day  # type: ignore[operator]
 
 
-def _expire_positions(state: State, closed_us: int) -> None:
+def _expire_positions(state: State) -> None:
     for account in state.accounts.values():
         for symbol, position in list(account.record.items()):
             expiration = position.instrument.expiration
-            if expiration is not None and expiration <= state.session.day and position.quantity:
-                filling.move_position(state, account, position.instrument, -position.quantity, matching.ZERO, None)
-                filling.ledger_entry(state, account, position.instrument, "Receive Deliver", "Expiration", closed_us)
-                state.note("position-expired", account=account.number, symbol=symbol)
+            if expiration is not None and expiration <= state.session.day and account.truth.get(symbol):
+                settle(state, account, Settling(symbol, EXPIRATION, None, None))
 
 
 def is_replaceable(order: Order) -> bool:

@@ -9,6 +9,7 @@ from otocod.domain.commands import Member
 from otocod.domain.events import ComplexReport
 from otocod.domain.ids import AccountNumber, BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import OrderReport, Refusal
+from otocod.domain.settlement import Settlement
 
 # Outcomes of a command. There is no fifth.
 
@@ -50,6 +51,16 @@ Outcome = Confirmed | Refused | NotSent | Unknown
 class Position:
     symbol: str
     signed_quantity: int  # long positive, short negative
+
+
+@dataclass(frozen=True, slots=True)
+class SettledPosition:
+    """A row of the broker's ledger: contracts that left a position without a trade."""
+
+    symbol: str
+    quantity: int  # always positive
+    how: Settlement
+    at_us: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +172,11 @@ class Broker(Protocol):
     async def live_orders(self, account: AccountNumber) -> Listing: ...
     async def live_complex_orders(self, account: AccountNumber) -> tuple[ComplexReport, ...]: ...
     async def positions(self, account: AccountNumber) -> tuple[Position, ...]: ...
+
+    async def settled_positions(self, account: AccountNumber, *, from_us: int) -> tuple[SettledPosition, ...]:
+        """What expired, was assigned, exercised or settled in cash since `from_us`, oldest first, all pages."""
+        ...
+
     async def balances(self, account: AccountNumber) -> dict[str, str]: ...
     async def accounts(self) -> tuple[AccountNumber, ...]: ...
     async def market_session(self) -> MarketSession: ...

@@ -19,7 +19,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
 
 
 def set_positions(pair: Pair, spread: Spread, *, short: int, long: int) -> None:
-    """As an assignment would, or a trade that another program made."""
+    """As a trade that another program made would."""
     for symbol, quantity in ((spread.short, -short), (spread.long, long)):
         pair.paper.call("PUT", f"/positions/{quote(symbol)}", {"account": ACCOUNT, "quantity": quantity})
 
@@ -51,9 +51,22 @@ def test_position_that_a_person_closed_ends_the_bracket(pair: Pair, mode: str) -
 @pytest.mark.covers("F65")
 def test_position_that_was_assigned_whole_ends_the_bracket_with_its_exits_cancelled(pair: Pair) -> None:
     spread = pair.open_bracket("assigned", protection="native-oco")
-    set_positions(pair, spread, short=0, long=0)
-    assert pair.daemon.until_state("assigned", "CLOSED", timeout_s=20)["outcome"] == "CLOSED_OUTSIDE"
+    for symbol, how in ((spread.short, "assignment"), (spread.long, "exercise")):
+        pair.paper.call("POST", f"/positions/{quote(symbol)}/settle", {"account": ACCOUNT, "how": how})
+    closed = pair.daemon.until_state("assigned", "CLOSED", timeout_s=20)
+    assert closed["outcome"] == "CLOSED_OUTSIDE"
+    assert "by assignment, whose underlying is not this bracket's" in closed["attention"]
     assert pair.paper.orders(spread, status="Live") == []
+
+
+@pytest.mark.covers("F65")
+def test_short_leg_that_is_assigned_alone_holds_the_bracket_with_its_exits_cancelled(pair: Pair) -> None:
+    spread = pair.open_bracket("early", protection="native-oco")
+    settle = f"/positions/{quote(spread.short)}/settle"
+    pair.paper.call("POST", settle, {"account": ACCOUNT, "how": "assignment"})
+    pair.daemon.until_attention("early", "by assignment", timeout_s=20)
+    until(lambda: pair.paper.orders(spread, status="Live") == [], "exits that could open a position are gone")
+    assert pair.daemon.bracket("early")["state"] == "ENTRY_FILLED"
 
 
 @pytest.mark.covers("F65", "F69")

@@ -38,8 +38,10 @@ from otocod.ports.broker import (
     Quote,
     ReadFailed,
     Refused,
+    SettledPosition,
     Unknown,
 )
+from tests.support.ledger import settled_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import Life, World
@@ -416,6 +418,9 @@ class SimBroker:
             return _positions_from_text(_ENCODE(self._exchange.positions(account)))
 
         return await self._read("positions", look)
+
+    async def settled_positions(self, account: AccountNumber, *, from_us: int) -> tuple[SettledPosition, ...]:
+        return await self._read("ledger", lambda: settled_of(self._exchange.transactions(account), from_us))
 
     async def balances(self, account: AccountNumber) -> dict[str, str]:
         return {}

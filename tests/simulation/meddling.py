@@ -18,6 +18,7 @@ from otocod.domain.events import (
 from otocod.engine.operator import _changed_specs
 from otocod.paper import lifecycle
 from otocod.paper.errors import Refused
+from otocod.paper.exchange import Settling
 from otocod.paper.rules import Rules
 from otocod.ports.admin import AdminRefused
 from tests.simulation.plan import Plan
@@ -240,15 +241,22 @@ class Meddler:
         if random.random() < 0.4:
             world.trace("hand", f"assigned: {', '.join(symbols)}")
             for symbol in symbols:
-                world.act(
-                    partial(world.exchange.set_position, world.accounts[0], symbol, 0, now_us=world.now_us),
-                )
+                self._end(symbol, held[symbol])
             return
         for order in self._living(of_exits=True):
             if order["legs"][0]["symbol"] in symbols:
                 with suppress(Refused):
                     self._cancel_by_hand(order["id"])
         world.later(random.choice((0.1, 1.0, 4.0)), self._close_by_hand, symbols)
+
+    def _end(self, symbol: str, held: int) -> None:
+        """Options by the clearing house, shares by a transfer."""
+        world = self._world
+        if symbol.isalpha():
+            world.act(partial(world.exchange.set_position, world.accounts[0], symbol, 0, now_us=world.now_us))
+            return
+        settling = Settling(symbol, "exercise" if held > 0 else "assignment", None, None)
+        world.act(partial(world.exchange.settle, world.accounts[0], settling, now_us=world.now_us))
 
     def _close_by_hand(self, symbols: list[str]) -> None:
         world = self._world

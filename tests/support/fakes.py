@@ -41,6 +41,7 @@ from otocod.ports.broker import (
     Quote,
     ReadFailed,
     Refused,
+    SettledPosition,
     StreamDown,
     StreamEvent,
     StreamOrder,
@@ -51,6 +52,7 @@ from otocod.ports.clock import Clock
 from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
 from otocod.ports.store import Alarm, BracketChange, Change
 from tests.support.desk import ACCOUNT, NATIVE, POLICY, START_US, request_json
+from tests.support.ledger import settled_of
 from tests.support.model_store import ModelStore
 from tests.support.tastytrade import ManualClock
 
@@ -481,6 +483,10 @@ class FakeBroker:
             return tuple(Position(symbol, held) for symbol, held in self.exchange.true_positions(account).items())
 
         return await self._query(Call("positions", account), read)
+
+    async def settled_positions(self, account: AccountNumber, *, from_us: int) -> tuple[SettledPosition, ...]:
+        call = Call("settled_positions", account, arguments={"from_us": from_us})
+        return await self._query(call, lambda: settled_of(self.exchange.transactions(account), from_us))
 
     async def balances(self, account: AccountNumber) -> dict[str, str]:
         return await self._query(Call("balances", account), lambda: {"cash": "1"})

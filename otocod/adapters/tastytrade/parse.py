@@ -27,14 +27,16 @@ from otocod.adapters.tastytrade.schema import (
     PositionWire,
     QuoteWire,
     SessionWire,
+    TransactionWire,
     decode_order,
     tolerant,
 )
 from otocod.domain.events import ComplexReport
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier, FillId
 from otocod.domain.orders import BrokerStatus, Fill, LegReport, OrderReport, Refusal
+from otocod.domain.settlement import Settlement
 from otocod.domain.specs import Action, OrderType
-from otocod.ports.broker import MarketSession, Position, Quote
+from otocod.ports.broker import MarketSession, Position, Quote, SettledPosition
 from otocod.text import sanitise
 
 _STATUS_LIMIT = 40  # characters
@@ -180,6 +182,18 @@ def position_from_wire(wire: PositionWire) -> Position | None:
     if wire.symbol is None or quantity is None or sign is None:
         return None
     return Position(sanitise(wire.symbol, _NAME_LIMIT), sign * quantity)
+
+
+def settled_from_wire(wire: TransactionWire) -> SettledPosition | None:
+    """None for whatever ended no position, or cannot be read: it then proves nothing."""
+    quantity, at_us = whole(wire.quantity, rounding=ROUND_FLOOR), us_from_wire(wire.executed_at)
+    if wire.transaction_type != "Receive Deliver" or wire.symbol is None or not quantity or at_us is None:
+        return None
+    try:
+        how = Settlement(wire.transaction_sub_type or "")
+    except ValueError:
+        return None
+    return SettledPosition(sanitise(wire.symbol, _NAME_LIMIT), quantity, how, at_us)
 
 
 def quote_from_wire(wire: QuoteWire) -> Quote | None:

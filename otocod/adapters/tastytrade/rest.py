@@ -44,6 +44,7 @@ from otocod.adapters.tastytrade.parse import (
     read_order,
     refusal_from_body,
     session_from_wire,
+    settled_from_wire,
     us_from_http_date,
 )
 from otocod.adapters.tastytrade.render import complex_body, order_body, replacement_body
@@ -55,6 +56,7 @@ from otocod.adapters.tastytrade.schema import (
     PositionWire,
     QuoteWire,
     SessionWire,
+    TransactionWire,
     Wire,
     scalars_from_raw,
     tolerant,
@@ -75,6 +77,7 @@ from otocod.ports.broker import (
     Quote,
     ReadFailed,
     Refused,
+    SettledPosition,
     Unknown,
 )
 
@@ -302,6 +305,22 @@ class TastytradeBroker:
             return tuple(position for position in found if position is not None)
 
         return await self._read(f"{_account(account)}/positions", parse)
+
+    async def settled_positions(self, account: AccountNumber, *, from_us: int) -> tuple[SettledPosition, ...]:
+        # The ledger only grows, and ascending it grows at its end: one pass over its pages is enough.
+        query = (("start-at", _iso_from_us(from_us)), ("types[]", "Receive Deliver"), ("sort", "Asc"))
+        found: list[SettledPosition] = []
+        for number in range(_MOST_PAGES):
+            paging = (("per-page", str(_PER_PAGE)), ("page-offset", str(number)))
+            page, _ = await self._read(f"{_account(account)}/transactions", _page_and_answer, (*query, *paging))
+            try:
+                rows = [settled_from_wire(tolerant(TransactionWire, row)[0]) for row in page.rows]
+            except ValueError:
+                raise ReadFailed("a row of the ledger is no object") from None
+            found += [row for row in rows if row is not None]
+            if number + 1 >= page.total_pages:
+                return tuple(found)
+        raise ReadFailed("the ledger has too many pages")
 
     async def balances(self, account: AccountNumber) -> dict[str, str]:
         def parse(answer: Answer) -> dict[str, str]:

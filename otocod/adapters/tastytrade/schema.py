@@ -85,6 +85,14 @@ class PositionWire(Wire, rename="kebab", frozen=True, gc=False):
     quantity_direction: str | None = None
 
 
+class TransactionWire(Wire, rename="kebab", frozen=True, gc=False):
+    symbol: str | None = None
+    quantity: Decimal | None = None
+    transaction_type: str | None = None
+    transaction_sub_type: str | None = None
+    executed_at: Number | None = None
+
+
 class QuoteWire(Wire, rename="kebab", frozen=True, gc=False):
     symbol: str | None = None
     bid: Decimal | None = None

@@ -97,6 +97,61 @@ async def test_a_persons_order_and_position(desk: Desk) -> None:
     assert (row["quantity"], row["quantity-direction"]) == (2, "Short")
 
 
+async def ledger(desk: Desk) -> list[tuple[str, str, str]]:
+    _, body = await desk.api("GET", f"/accounts/{ACCOUNT}/transactions?types[]=Receive%20Deliver&sort=Asc")
+    return [(row["symbol"], row["transaction-sub-type"], row.get("value", "")) for row in body["data"]["items"]]
+
+
+async def held(desk: Desk) -> dict[str, tuple[int, str]]:
+    rows = await desk.control("GET", f"/positions?account={ACCOUNT}")
+    return {row["symbol"]: (row["quantity"], row["quantity-direction"]) for row in rows}
+
+
+@pytest.mark.covers("F65")
+async def test_assignment_and_exercise_leave_shares_at_the_strike(desk: Desk) -> None:
+    for symbol, quantity in ((SHORT, -2), (LONG, 1)):
+        await desk.control("PUT", f"/positions/{symbol}", {"quantity": quantity})
+    await desk.control("POST", f"/positions/{SHORT}/settle", {"how": "assignment", "quantity": 1})
+    assert await held(desk) == {SHORT: (1, "Short"), LONG: (1, "Long"), "AAPL": (100, "Short")}
+    await desk.control("POST", f"/positions/{LONG}/settle", {"how": "exercise"})
+    await desk.control("POST", f"/positions/{SHORT}/settle", {"how": "expiration"})
+    assert await held(desk) == {}
+    assert [row[:2] for row in await ledger(desk)][2:] == [
+        (SHORT, "Assignment"),
+        ("AAPL", "Sell to Open"),
+        (LONG, "Exercise"),
+        ("AAPL", "Buy to Open"),
+        (SHORT, "Expiration"),
+    ]
+
+
+@pytest.mark.covers("F64")
+async def test_index_option_settles_in_cash(desk: Desk) -> None:
+    symbol = "SPXW  301220P06500000"
+    await desk.control("PUT", f"/positions/{symbol}", {"quantity": -1})
+    await desk.control("POST", f"/positions/{symbol}/settle", {"how": "assignment", "index_price": "6490.00"})
+    assert await held(desk) == {}
+    assert (await ledger(desk))[1:] == [(symbol, "Cash Settled Assignment", "1000.0")]
+
+
+@pytest.mark.parametrize(
+    ("symbol", "body", "said"),
+    [
+        (SHORT, {"how": "vanish"}, "how must be one of"),
+        (SHORT, {"how": "exercise"}, "short options are assigned"),
+        (SHORT, {"how": "assignment", "quantity": 3}, "2 of"),
+        (LONG, {"how": "expiration"}, "Couldn't find"),
+        ("SPXW  301220P06500000", {"how": "assignment"}, "give the index's price"),
+    ],
+)
+async def test_settlement_that_cannot_be_is_refused(desk: Desk, symbol: str, body: dict[str, Any], said: str) -> None:
+    for position, quantity in ((SHORT, -2), ("SPXW  301220P06500000", -1)):
+        await desk.control("PUT", f"/positions/{position}", {"quantity": quantity})
+    status, answer = await desk.control_raw("POST", f"/positions/{symbol}/settle", body)
+    assert status in (404, 422)
+    assert said in str(answer)
+
+
 async def test_script_plays_quotes_and_stops_with_a_new_one(desk: Desk) -> None:
     order = await desk.place()
     steps = [

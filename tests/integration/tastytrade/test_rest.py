@@ -17,6 +17,7 @@ import otocod
 from otocod.adapters.tastytrade.render import complex_body, order_body
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import BrokerStatus
+from otocod.domain.settlement import Settlement
 from otocod.ports.broker import (
     Confirmed,
     LoginRefused,
@@ -644,6 +645,43 @@ async def test_a_position_that_cannot_be_read_fails_the_query(rig: Rig, fake: Fa
     fake.script("GET", f"/accounts/{ACCOUNT}/positions", *[json_reply({"data": {"items": [position]}})] * 3)
     with pytest.raises(ReadFailed):
         await rig.broker.positions(ACCOUNT)
+
+
+def ledger_row(**changes: object) -> dict[str, object]:
+    row = {
+        "id": 1,
+        "symbol": SHORT_CALL,
+        "transaction-type": "Receive Deliver",
+        "transaction-sub-type": "Assignment",
+        "quantity": "2.0",
+        "executed-at": "2026-11-23T22:00:00.000+00:00",
+    }
+    return row | {key.replace("_", "-"): value for key, value in changes.items()}
+
+
+@pytest.mark.covers("F64", "F65")
+async def test_ledger_tells_what_ended_without_a_trade_over_all_its_pages(rig: Rig, fake: FakeBroker) -> None:
+    others = [
+        ledger_row(transaction_type="Trade"),
+        ledger_row(transaction_sub_type="Buy to Open", symbol="AAPL"),
+        ledger_row(quantity="many"),
+        ledger_row(executed_at=None),
+    ]
+    expired = ledger_row(symbol=LONG_CALL, transaction_sub_type="Expiration", quantity=1)
+    pages = [orders_page([ledger_row(), *others], pages=2, total=6), orders_page([expired], pages=2, total=6, offset=1)]
+    fake.script("GET", f"/accounts/{ACCOUNT}/transactions", *map(json_reply, pages))
+    found = await rig.broker.settled_positions(ACCOUNT, from_us=START_US)
+    assert [(row.symbol, row.quantity, row.how) for row in found] == [
+        (SHORT_CALL, 2, Settlement.ASSIGNMENT),
+        (LONG_CALL, 1, Settlement.EXPIRATION),
+    ]
+
+
+@pytest.mark.covers("F34")
+async def test_ledger_with_a_row_that_is_no_object_fails_the_query(rig: Rig, fake: FakeBroker) -> None:
+    fake.script("GET", f"/accounts/{ACCOUNT}/transactions", *[json_reply({"data": {"items": [7]}})] * 3)
+    with pytest.raises(ReadFailed):
+        await rig.broker.settled_positions(ACCOUNT, from_us=START_US)
 
 
 async def test_warm_opens_two_connections_that_the_next_commands_use(rig: Rig, fake: FakeBroker) -> None:

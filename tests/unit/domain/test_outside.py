@@ -1,6 +1,6 @@
 """A position that others close, and the broker's own doing: what is proved to be gone, and what follows from it."""
 
-from datetime import timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -9,6 +9,7 @@ from otocod.domain.brackets import ClosePurpose, Outcome
 from otocod.domain.commands import CancelComplex, CancelOrder, FetchQuote, SubmitComplex, SubmitOrder
 from otocod.domain.events import PositionsDisagreed, UnfreezeRequested
 from otocod.domain.orders import BrokerStatus as W
+from otocod.domain.settlement import Settlement
 from otocod.domain.specs import Protection, Role
 from tests.support.core import Core
 from tests.support.desk import LONG, SHORT
@@ -83,14 +84,33 @@ def test_position_that_an_exit_of_unknown_outcome_may_have_closed_is_not_taken_f
     assert core.bracket.taken == ()
 
 
-@pytest.mark.covers("F64")
-def test_position_that_goes_on_its_last_day_has_expired() -> None:
+NOON_OF_LAST_DAY = int(datetime(2026, 12, 18, 17, tzinfo=UTC).timestamp()) * 1_000_000
+
+
+@pytest.mark.covers("F64", "F65")
+@pytest.mark.parametrize(
+    ("how", "days_after", "outcome"),
+    [
+        (None, -1, Outcome.CLOSED_OUTSIDE),
+        (Settlement.ASSIGNMENT, -1, Outcome.CLOSED_OUTSIDE),
+        (None, 0, Outcome.CLOSED_OUTSIDE),  # by hand, in the last hours
+        (Settlement.EXPIRATION, 0, Outcome.EXPIRED),
+        (Settlement.CASH_SETTLED_ASSIGNMENT, 0, Outcome.EXPIRED),
+        (None, 1, Outcome.EXPIRED),
+    ],
+)
+def test_end_of_a_position_is_told_by_the_ledger_and_after_the_last_day_by_the_date(
+    how: Settlement | None, days_after: int, outcome: Outcome
+) -> None:
     core = live()
-    core.now_us += int(timedelta(days=400).total_seconds()) * 1_000_000
-    positions(core, short=0, long=0)
+    core.now_us = NOON_OF_LAST_DAY + days_after * 86_400_000_000
+    settled = () if how is None else ((SHORT, how), (LONG, how))
+    core.tell(PositionsDisagreed("made up", ((SHORT, 0), (LONG, 0)), is_proved=True, settled=settled))
     core.wait(2)
     end_exits(core)
-    assert core.bracket.outcome is Outcome.EXPIRED
+    assert core.bracket.outcome is outcome
+    said = "left the position" if how is None else f"by {how.value.lower()}"
+    assert said in (core.bracket.attention or "")
 
 
 @pytest.mark.covers("F69", "F70")

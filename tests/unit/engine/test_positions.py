@@ -7,7 +7,8 @@ import pytest
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.commands import Command
 from otocod.domain.events import AttentionAcknowledged, OrderReported, TimeReached
-from otocod.domain.orders import BrokerStatus, Order, OrderReport
+from otocod.domain.orders import BrokerStatus, Order, OrderReport, OrderState
+from otocod.domain.settlement import Settlement
 from otocod.domain.specs import Role
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.positions import (
@@ -18,7 +19,7 @@ from otocod.engine.positions import (
     signed_position,
 )
 from otocod.engine.slots import Slots
-from otocod.ports.broker import Position, ReadFailed
+from otocod.ports.broker import Position, ReadFailed, SettledPosition
 from tests.support import stored_records as records
 from tests.support.core import report_of
 from tests.support.fakes import START_US, FakeBroker, LoopClock
@@ -245,6 +246,81 @@ async def test_nobody_can_say_whose_part_of_a_shared_position_has_gone() -> None
     say(watch, short=-1, long=1)
     await watch.look(5, short=-1, long=1)
     assert taken(watch, live(1)) == taken(watch, live(2)) == {}
+
+
+def settled(watch: Watch, *rows: tuple[str, int, Settlement], at_us: int = records.START_US + 10) -> None:
+    """What the ledger says at every look."""
+    found = tuple(SettledPosition(symbol, quantity, how, at_us) for symbol, quantity, how in rows)
+    watch.broker.answer("settled_positions", found, times=99)  # type: ignore[arg-type]
+
+
+BOTH = ((SHORT, 1, Settlement.ASSIGNMENT), (LONG, 1, Settlement.EXERCISE))
+
+
+@pytest.mark.covers("F64", "F65")
+async def test_position_that_the_ledger_accounts_for_is_proved_at_the_third_look() -> None:
+    watch = Watch(live())
+    settled(watch, *BOTH)
+    await watch.look(2)
+    assert taken(watch, live()) == {}
+    await watch.look(1)
+    assert taken(watch, live()) == {SHORT: 1, LONG: 1}
+    attention = watch.attention(live()) or ""
+    assert "by assignment, whose underlying is not this bracket's" in attention
+    assert "by exercise" in attention
+
+
+@pytest.mark.covers("F65")
+async def test_ledger_that_accounts_for_one_leg_of_two_proves_nothing() -> None:
+    watch = Watch(live())
+    settled(watch, BOTH[0])
+    await watch.look(5)
+    assert taken(watch, live()) == {}
+
+
+@pytest.mark.covers("F65")
+async def test_ledger_of_before_the_bracket_proves_nothing() -> None:
+    bracket = replace(live(), first_fill_us=records.START_US + 11)
+    watch = Watch(bracket)
+    settled(watch, *BOTH)
+    await watch.look(5)
+    assert taken(watch, bracket) == {}
+
+
+@pytest.mark.covers("F65")
+def two_filled() -> Bracket:
+    spec = records.limit("-0.85", 2)
+    entry = replace(records.accepted().orders[0], spec=spec)
+    report = report_of(spec, "771", BrokerStatus.FILLED, {SHORT: 2, LONG: 2})
+    entry = replace(entry.learn(report), state=OrderState.FILLED)
+    return replace(live(), request=records.a_request(entry=spec), orders=(entry, *live().orders[1:]))
+
+
+async def test_contracts_that_were_taken_before_are_not_accounted_for_twice() -> None:
+    """Of two, one was assigned and taken off; then the list fails to show the other."""
+    bracket = replace(two_filled(), taken=((SHORT, 1), (LONG, 1)))
+    watch = Watch(bracket)
+    settled(watch, *BOTH)
+    await watch.look(5)
+    assert taken(watch, bracket) == {SHORT: 1, LONG: 1}
+
+
+@pytest.mark.covers("F34")
+async def test_ledger_that_cannot_be_read_leaves_the_proof_to_the_stream() -> None:
+    watch = Watch(live())
+    watch.broker.fail("settled_positions", times=9)
+    await watch.look(1, short=-1, long=1)
+    say(watch, short=0, long=0)
+    await watch.look(3)
+    assert taken(watch, live()) == {SHORT: 1, LONG: 1}
+
+
+async def test_ledger_is_read_only_for_a_suspicion_that_lasts() -> None:
+    watch = Watch(live())
+    await watch.look(2)
+    assert "settled_positions" not in [call.name for call in watch.broker.calls]
+    await watch.look(1)
+    assert "settled_positions" in [call.name for call in watch.broker.calls]
 
 
 async def test_message_of_a_position_that_is_as_large_as_ours_is_no_news() -> None:
