@@ -3,7 +3,7 @@ decided by the core, from an event, with an id of its choice.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -52,6 +52,10 @@ from otocod.ports.store import Alarm
 
 log = get_log(__name__)
 
+# Sends when it is called; what it answers ends in the outcome.
+_Send = Callable[[], Awaitable[Outcome]]
+_Told = Callable[[Outcome], None]
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
@@ -93,7 +97,7 @@ class Executor:
         self._learn_capability = learn_capability
         self._holds_lock = holds_lock
         self._on_lock_lost = on_lock_lost
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: set[asyncio.Future[Any]] = set()  # requests, and tasks around them
         self._reading: set[str] = set()
         self._held: list[tuple[Bracket, Command]] | None = []
         self._has_ceased = False
@@ -111,7 +115,7 @@ class Executor:
         self._has_ceased = True
 
     def run(self, bracket: Bracket, command: Command) -> None:
-        """Never blocks; requests run as tasks of their own and end in an event.
+        """Never blocks; a request leaves in this step where it may, and ends in an event of a later one.
 
         The lock is looked at before each, which costs two system calls: two daemons would both send a fill's exits.
         """
@@ -124,21 +128,17 @@ class Executor:
             self._held.append((bracket, command))
             return
         match command:
-            case SubmitOrder():
-                outcome = self._broker.submit(bracket.account, command.member)
-                self._submit(bracket, (command.member,), outcome, is_late=command.after_commit)
-            case SubmitComplex():
-                outcome = self._broker.submit_complex(bracket.account, command.members)
-                self._submit(bracket, command.members, outcome, is_late=command.after_commit)
-            case ReplaceOrder():
-                outcome = self._broker.replace(bracket.account, command.broker_order_id, command.member)
-                self._submit(bracket, (command.member,), outcome, is_late=command.after_commit)
-            case CancelOrder():
-                outcome = self._broker.cancel(bracket.account, command.broker_order_id)
-                self._start(self._cancel(bracket, (command.external_identifier,), outcome), "cancel")
-            case CancelComplex():
-                outcome = self._broker.cancel_complex(bracket.account, command.complex_order_id)
-                self._start(self._cancel(bracket, command.external_identifiers, outcome), "cancel_complex")
+            case SubmitOrder(member=member):
+                self._submit(bracket, command, (member,), lambda: self._broker.submit(bracket.account, member))
+            case SubmitComplex(members=members):
+                self._submit(bracket, command, members, lambda: self._broker.submit_complex(bracket.account, members))
+            case ReplaceOrder(broker_order_id=old, member=member):
+                self._submit(bracket, command, (member,), lambda: self._broker.replace(bracket.account, old, member))
+            case CancelOrder(broker_order_id=old):
+                self._cancel(bracket, (command.external_identifier,), lambda: self._broker.cancel(bracket.account, old))
+            case CancelComplex(complex_order_id=group):
+                names = command.external_identifiers
+                self._cancel(bracket, names, lambda: self._broker.cancel_complex(bracket.account, group))
             case ReadOrder():
                 self._read_once(f"order/{command.broker_order_id}", self._read_order(bracket, command))
             case ReadComplex():
@@ -156,51 +156,91 @@ class Executor:
 
     def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
+        self._under_way.add(task)
         task.add_done_callback(self._ended)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
+        self._under_way.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("command_failed", told=task.get_name(), error=repr(task.exception()))
 
     @property
     def is_idle(self) -> bool:
-        return not self._tasks
+        return not self._under_way
 
     async def drain(self, timeout_s: float) -> bool:
         """Lets what is on the wire finish, and what follows from it. Whether all of it did."""
         loop = asyncio.get_running_loop()
         ends_s = loop.time() + timeout_s
-        while self._tasks and loop.time() < ends_s:
-            await asyncio.wait(set(self._tasks), timeout=ends_s - loop.time())
-        return not self._tasks
+        while self._under_way and loop.time() < ends_s:
+            await asyncio.wait(set(self._under_way), timeout=ends_s - loop.time())
+        return not self._under_way
+
+    # Sending.
+
+    def _send(self, priority: Priority, send: _Send, told: _Told, spacing_s: float = 0.0) -> None:
+        """In this very step, unless the ceilings or the slots have it wait."""
+        if spacing_s <= 0 and self._slots.take(priority):
+            self._leave(send, told)
+        else:
+            self._start(self._send_later(priority, send, told, spacing_s), "send")
+
+    async def _send_later(self, priority: Priority, send: _Send, told: _Told, spacing_s: float) -> None:
+        if spacing_s > 0:
+            await asyncio.sleep(spacing_s)
+        await self._slots.wait(priority)
+        if self._has_ceased:
+            self._slots.give_back()
+            return
+        self._leave(send, told)
+
+    def _leave(self, send: _Send, told: _Told) -> None:
+        coming: asyncio.Future[Outcome]
+        try:
+            coming = asyncio.ensure_future(send())
+        except Exception as error:
+            coming = asyncio.get_running_loop().create_future()
+            coming.set_exception(error)
+        self._under_way.add(coming)
+        coming.add_done_callback(lambda done: self._came(done, told))
+
+    def _came(self, coming: "asyncio.Future[Outcome]", told: _Told) -> None:
+        self._under_way.discard(coming)
+        self._slots.give_back()
+        if coming.cancelled():
+            return  # with the process
+        try:
+            told(_outcome(coming))
+        except Exception as error:
+            log.error("command_failed", told="submit or cancel", error=repr(error))
 
     # Submits.
 
     def _submit(
         self,
         bracket: Bracket,
+        command: SubmitOrder | SubmitComplex | ReplaceOrder,
         members: tuple[Member, ...],
-        outcome: Coroutine[Any, Any, Outcome],
-        *,
-        is_late: bool,
+        send: _Send,
     ) -> None:
         names = tuple(member.external_identifier for member in members)
         denial: SubmitNotSent | SubmitDenied | None
-        if is_late and _is_overtaken(bracket, members):
+        if command.after_commit and _is_overtaken(bracket, members):
             denial = SubmitNotSent(names, "fills or a cancel came while it was being committed")
         else:
             denial = self._denial(bracket, members, names)
         if denial is not None:
-            outcome.close()
             # Not from within the decision that asked for it: a bracket is told one thing after the other.
             asyncio.get_running_loop().call_soon(self._deliver, bracket.bracket_id, denial)
             return
         now_us = self._clock.now_us()
         spacing_s = self._gate.spacing_s(bracket, members, now_us)
+        if spacing_s > 0:
+            text = "more orders than the ceilings allow: protection goes on, spaced out"
+            self._notifier.alarm(Alarm(now_us, "over_ceiling", text, bracket.bracket_id))
         self._gate.note_posted(bracket, members, now_us)
-        self._start(self._submitted(bracket, members, outcome, spacing_s, now_us), "submit")
+        priority = Priority.ENTRY if members[0].role is Role.ENTRY else Priority.PROTECTION
+        self._send(priority, send, lambda outcome: self._submitted(bracket, members, now_us, outcome), spacing_s)
 
     def _denial(
         self, bracket: Bracket, members: tuple[Member, ...], names: tuple[ExternalIdentifier, ...]
@@ -214,24 +254,7 @@ class Executor:
         log.error("order_denied", bracket_id=bracket.bracket_id, reasons=list(reasons))
         return SubmitDenied(names, "; ".join(reasons))
 
-    async def _submitted(
-        self,
-        bracket: Bracket,
-        members: tuple[Member, ...],
-        coming: Coroutine[Any, Any, Outcome],
-        spacing_s: float,
-        posted_us: int,
-    ) -> None:
-        is_entry = members[0].role is Role.ENTRY
-        if spacing_s > 0:
-            text = "more orders than the ceilings allow: protection goes on, spaced out"
-            self._notifier.alarm(Alarm(self._clock.now_us(), "over_ceiling", text, bracket.bracket_id))
-            await asyncio.sleep(spacing_s)
-        async with self._slots.slot(Priority.ENTRY if is_entry else Priority.PROTECTION):
-            if self._has_ceased:
-                coming.close()
-                return
-            outcome = await _outcome(coming)
+    def _submitted(self, bracket: Bracket, members: tuple[Member, ...], posted_us: int, outcome: Outcome) -> None:
         names = tuple(member.external_identifier for member in members)
         if isinstance(outcome, NotSent):
             self._gate.note_not_sent(members)
@@ -241,15 +264,13 @@ class Executor:
 
     # Cancels.
 
-    async def _cancel(
-        self, bracket: Bracket, names: tuple[ExternalIdentifier, ...], coming: Coroutine[Any, Any, Outcome]
-    ) -> None:
+    def _cancel(self, bracket: Bracket, names: tuple[ExternalIdentifier, ...], send: _Send) -> None:
         asked_us = self._clock.now_us()
-        async with self._slots.slot(Priority.PROTECTION):
-            if self._has_ceased:
-                coming.close()
-                return
-            outcome = await _outcome(coming)
+        self._send(Priority.PROTECTION, send, lambda outcome: self._cancelled(bracket, names, asked_us, outcome))
+
+    def _cancelled(
+        self, bracket: Bracket, names: tuple[ExternalIdentifier, ...], asked_us: int, outcome: Outcome
+    ) -> None:
         order = bracket.order(names[0]) if names else None
         role = Role.CLOSE if order is None else order.role
         match outcome:
@@ -314,13 +335,13 @@ def _is_overtaken(bracket: Bracket, members: tuple[Member, ...]) -> bool:
     )
 
 
-async def _outcome(coming: Coroutine[Any, Any, Outcome]) -> Outcome:
+def _outcome(coming: "asyncio.Future[Outcome]") -> Outcome:
     """A bug in the way to the socket is no proof that nothing left: the bracket must hear that it does not know."""
-    try:
-        return await coming
-    except Exception as error:
-        log.exception("command_failed", told="submit or cancel", error=repr(error))
-        return Unknown(f"our own error: {error!r}")
+    error = coming.exception()
+    if error is None:
+        return coming.result()
+    log.error("command_failed", told="submit or cancel", error=repr(error), exc_info=error)
+    return Unknown(f"our own error: {error!r}")
 
 
 def event_from_outcome(names: Iterable[ExternalIdentifier], outcome: Outcome) -> Event:

@@ -27,17 +27,29 @@ class Slots:
     def _may_go(self, priority: Priority) -> bool:
         return self._free > (0 if priority is Priority.PROTECTION else self._reserved)
 
+    def take(self, priority: Priority) -> bool:
+        """A slot if one is free for this and nobody waits; whoever has one must `give_back` it."""
+        if not self._may_go(priority) or self._waiting:
+            return False
+        self._free -= 1
+        return True
+
+    def give_back(self) -> None:
+        self._free += 1
+        self._wake()
+
+    async def wait(self, priority: Priority) -> None:
+        """As `take`, for as long as it takes."""
+        if not self.take(priority):
+            await self._wait(priority)
+
     @asynccontextmanager
     async def slot(self, priority: Priority) -> AsyncIterator[None]:
-        if self._may_go(priority) and not self._waiting:
-            self._free -= 1
-        else:
-            await self._wait(priority)
+        await self.wait(priority)
         try:
             yield
         finally:
-            self._free += 1
-            self._wake()
+            self.give_back()
 
     async def _wait(self, priority: Priority) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -48,8 +60,7 @@ class Slots:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
-                self._free += 1
-                self._wake()
+                self.give_back()
             raise
 
     def _wake(self) -> None:

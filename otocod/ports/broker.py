@@ -1,6 +1,6 @@
 """The broker, as the engine sees it. The adapter translates; it never decides and never resends a command."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
@@ -141,18 +141,19 @@ class LoginRefused(ReadFailed):
 
 
 class Broker(Protocol):
-    """Commands return an `Outcome`. Cancelling the caller raises CancelledError in it and nothing else: the request
-    goes on by itself, and the adapter reports its outcome apart. An order that contradicts itself (a Limit without a
-    price) is a bug and raises ValueError before anything is sent.
+    """Calling a command sends it, in the same step where that is possible; what comes back is its `Outcome`, to be
+    waited for. Cancelling that calls nothing back: the request goes on by itself, and the adapter reports its outcome
+    apart. An order that contradicts itself (a Limit without a price) is a bug and raises ValueError before anything is
+    sent.
 
     Queries raise `ReadFailed`. Every method may be called concurrently.
     """
 
-    async def submit(self, account: AccountNumber, member: Member) -> Outcome: ...
-    async def submit_complex(self, account: AccountNumber, members: Sequence[Member]) -> Outcome: ...
-    async def replace(self, account: AccountNumber, broker_order_id: BrokerOrderId, member: Member) -> Outcome: ...
-    async def cancel(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> Outcome: ...
-    async def cancel_complex(self, account: AccountNumber, complex_order_id: ComplexOrderId) -> Outcome: ...
+    def submit(self, account: AccountNumber, member: Member) -> Awaitable[Outcome]: ...
+    def submit_complex(self, account: AccountNumber, members: Sequence[Member]) -> Awaitable[Outcome]: ...
+    def replace(self, account: AccountNumber, broker_order_id: BrokerOrderId, member: Member) -> Awaitable[Outcome]: ...
+    def cancel(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> Awaitable[Outcome]: ...
+    def cancel_complex(self, account: AccountNumber, complex_order_id: ComplexOrderId) -> Awaitable[Outcome]: ...
 
     async def dry_run(self, account: AccountNumber, members: Sequence[Member]) -> Outcome:
         """Side-effect free. One member: an order; several: a complex order. Confirmed has warnings and no reports."""

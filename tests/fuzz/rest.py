@@ -41,6 +41,9 @@ _READS = (
 class _Bearer:
     """Stands for `auth.Authenticator`: always has a token."""
 
+    def ready_bearer(self) -> str:
+        return "Bearer canary-token"
+
     async def bearer(self) -> str:
         return "Bearer canary-token"
 
@@ -54,11 +57,18 @@ class _Canned:
     answer = Answer(200, b"", None, 0, 0)
     requests = 0
 
+    def ask(
+        self, method: str, path: str, *, bearer: str | None, body: bytes | None = None, query: Query = ()
+    ) -> "asyncio.Future[Answer]":
+        self.requests += 1
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        answer.set_result(self.answer)
+        return answer
+
     async def exchange(
         self, method: str, path: str, *, bearer: str | None, body: bytes | None = None, query: Query = ()
     ) -> Answer:
-        self.requests += 1
-        return self.answer
+        return await self.ask(method, path, bearer=bearer, body=body, query=query)
 
 
 class Rest:

@@ -10,6 +10,7 @@ that waits for it hears: a SIGKILL loses nothing that was handed to the kernel, 
 must still be there.
 """
 
+import asyncio
 import os
 import signal
 import threading
@@ -19,11 +20,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import aiohttp
-
 from otocod import bootstrap, logs
 from otocod.adapters.sqlite import store as store_module
 from otocod.adapters.sqlite.store import SqliteStore
+from otocod.adapters.tastytrade import http
+from otocod.adapters.tastytrade.connection import Broken, Connection, Response
 from otocod.adapters.tastytrade.http import Answer, Query, Transport
 from otocod.adapters.tastytrade.streamer import TastytradeStreamer
 from otocod.engine.supervisor import Supervisor
@@ -222,23 +223,29 @@ def _is_command(method: str, path: str) -> bool:
 
 def _watch_wire(trap: Trap) -> None:
     class WatchedTransport(Transport):
-        async def exchange(
+        def ask(
             self, method: str, path: str, *, bearer: str | None, body: bytes | None = None, query: Query = ()
-        ) -> Answer:
+        ) -> "asyncio.Future[Answer]":
             kind = "order" if _is_command(method, path) else "read" if method == "GET" else "other"
             trap.at(f"{kind}.before")
-            answer = await super().exchange(method, path, bearer=bearer, body=body, query=query)
-            trap.at(f"{kind}.answered")
-            if kind == "read" and path.endswith("orders"):
-                trap.at("start.listed")
+
+            def answered(answer: "asyncio.Future[Answer]") -> None:
+                if answer.cancelled() or answer.exception() is not None:
+                    return
+                trap.at(f"{kind}.answered")
+                if kind == "read" and path.endswith("orders"):
+                    trap.at("start.listed")
+
+            answer = super().ask(method, path, bearer=bearer, body=body, query=query)
+            answer.add_done_callback(answered)
             return answer
 
-    async def written(_session: Any, _context: Any, parameters: aiohttp.TraceRequestHeadersSentParams) -> None:
-        if _is_command(parameters.method, parameters.url.path):
-            trap.at("order.written")
-
-    told = aiohttp.TraceConfig()
-    told.on_request_headers_sent.append(written)
+    class WatchedConnection(Connection):
+        def ask(self, request: bytes, asked: Callable[[Response | Broken], None]) -> None:
+            super().ask(request, asked)
+            method, path, _ = request.split(b"\r\n", 1)[0].decode().split(" ")
+            if _is_command(method, path):
+                trap.at("order.written")
 
     class WatchedStreamer(TastytradeStreamer):
         async def run(self, on_event: Callable[[StreamEvent], None]) -> None:
@@ -256,8 +263,7 @@ def _watch_wire(trap: Trap) -> None:
 
     _replace(bootstrap, "Transport", lambda _: WatchedTransport)
     _replace(bootstrap, "TastytradeStreamer", lambda _: WatchedStreamer)
-    # The transport's own session; it makes no other.
-    _replace(aiohttp, "ClientSession", lambda made: partial(made, trace_configs=[told]))
+    _replace(http, "Connection", lambda _: WatchedConnection)
 
 
 def _watch_queue(trap: Trap) -> None:

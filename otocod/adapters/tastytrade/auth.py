@@ -171,13 +171,17 @@ class Authenticator:
         """The last token there was, ended or not: for heartbeats, which go on when the token service is away."""
         return None if self._token is None else self._token.bearer
 
+    def ready_bearer(self) -> str | None:
+        """`Bearer ...` if there is one that is fit to be sent now; a command leaves on it in the same step."""
+        token = self._token
+        if token is None or self._clock.now_us() >= token.ends_us:
+            return None
+        self.renew_if_due()
+        return token.bearer
+
     async def bearer(self) -> str:
         """`Bearer ...`, fit to be sent now. Raises LoginRefused or TokenUnreachable, at once while it must wait."""
-        token = self._token
-        if token is not None and self._clock.now_us() < token.ends_us:
-            self.renew_if_due()
-            return token.bearer
-        return (await self._renewed()).bearer
+        return self.ready_bearer() or (await self._renewed()).bearer
 
     def renew_if_due(self) -> None:
         """Starts a renewal beside the caller once the token is past 60 % of its life, or has ended."""

@@ -16,8 +16,6 @@ import os
 import socket
 import ssl
 
-import aiohttp
-
 from otocod.domain.orders import Refusal
 
 
@@ -55,12 +53,12 @@ class HttpError(AdapterError):
 
 
 def describe(error: BaseException) -> str:
-    """What went wrong in words that hold nothing from the request: aiohttp's own texts hold its address."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+    """What went wrong in words that hold nothing from the request."""
+    if isinstance(error, ssl.SSLCertVerificationError):
         return "certificate not trusted"
-    if isinstance(error, aiohttp.ClientConnectorDNSError | socket.gaierror):
+    if isinstance(error, socket.gaierror):
         return "name not resolved"
-    if isinstance(error, aiohttp.ClientConnectorSSLError | ssl.SSLError):
+    if isinstance(error, ssl.SSLError):
         return "TLS failed"
     if isinstance(error, TimeoutError):
         return "timed out"

@@ -16,7 +16,7 @@ was placed. A command is never repeated here but for that 401, and then with the
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -106,6 +106,21 @@ class Orphan:
     outcome: Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class _Request:
+    command: str
+    method: str
+    path: str
+    body: bytes | None
+    account: AccountNumber
+    members: Sequence[Member] = ()
+    broker_id: str | None = None  # of the order or group that it is about
+
+
+# The token it went with, and the answer to come.
+_Begun = tuple[str, "asyncio.Future[Answer]"]
+
+
 def _ignore_orphan(orphan: Orphan) -> None:
     log.warning("command_orphaned", command=orphan.command, outcome=type(orphan.outcome).__name__)
 
@@ -140,53 +155,49 @@ class TastytradeBroker:
 
     # Commands.
 
-    async def submit(self, account: AccountNumber, member: Member) -> Outcome:
+    def submit(self, account: AccountNumber, member: Member) -> "asyncio.Future[Outcome]":
         body = msgspec.json.encode(order_body(member))
 
         def read(answer: bytes) -> Confirmed:
             return _confirmed(echo.placed_order(answer, account, member))
 
-        request = self._command("POST", _orders(account), body, account, read)
-        return await self._held(request, "submit", account, (member,))
+        request = _Request("submit", "POST", _orders(account), body, account, (member,))
+        return self._send(request, read)
 
-    async def submit_complex(self, account: AccountNumber, members: Sequence[Member]) -> Outcome:
+    def submit_complex(self, account: AccountNumber, members: Sequence[Member]) -> "asyncio.Future[Outcome]":
         body = msgspec.json.encode(complex_body(members))
 
         def read(answer: bytes) -> Confirmed:
             return _confirmed(echo.placed_complex(answer, account, members))
 
-        request = self._command("POST", _complex_orders(account), body, account, read)
-        return await self._held(request, "submit_complex", account, members)
+        request = _Request("submit_complex", "POST", _complex_orders(account), body, account, members)
+        return self._send(request, read)
 
-    async def replace(self, account: AccountNumber, broker_order_id: BrokerOrderId, member: Member) -> Outcome:
+    def replace(
+        self, account: AccountNumber, broker_order_id: BrokerOrderId, member: Member
+    ) -> "asyncio.Future[Outcome]":
         body = msgspec.json.encode(replacement_body(member))
 
         def read(answer: bytes) -> Confirmed:
             return _confirmed(echo.replaced_order(answer, account, broker_order_id, member))
 
         path = f"{_orders(account)}/{_segment(broker_order_id)}"
-        return await self._held(
-            self._command("PUT", path, body, account, read), "replace", account, (member,), broker_order_id
-        )
+        return self._send(_Request("replace", "PUT", path, body, account, (member,), broker_order_id), read)
 
-    async def cancel(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> Outcome:
+    def cancel(self, account: AccountNumber, broker_order_id: BrokerOrderId) -> "asyncio.Future[Outcome]":
         def read(answer: bytes) -> Confirmed:
             return Confirmed((echo.one_order(answer, account, broker_order_id),))
 
         path = f"{_orders(account)}/{_segment(broker_order_id)}"
-        return await self._held(
-            self._command("DELETE", path, None, account, read), "cancel", account, (), broker_order_id
-        )
+        return self._send(_Request("cancel", "DELETE", path, None, account, broker_id=broker_order_id), read)
 
-    async def cancel_complex(self, account: AccountNumber, complex_order_id: ComplexOrderId) -> Outcome:
+    def cancel_complex(self, account: AccountNumber, complex_order_id: ComplexOrderId) -> "asyncio.Future[Outcome]":
         def read(answer: bytes) -> Confirmed:
             report = echo.one_complex(answer, account, complex_order_id)
             return Confirmed(report.orders, report.complex_order_id)
 
         path = f"{_complex_orders(account)}/{_segment(complex_order_id)}"
-        return await self._held(
-            self._command("DELETE", path, None, account, read), "cancel_complex", account, (), complex_order_id
-        )
+        return self._send(_Request("cancel_complex", "DELETE", path, None, account, broker_id=complex_order_id), read)
 
     async def dry_run(self, account: AccountNumber, members: Sequence[Member]) -> Outcome:
         """Confirmed with the warnings and no reports: a dry run's orders have no ids."""
@@ -202,58 +213,68 @@ class TastytradeBroker:
             def read(answer: bytes) -> Outcome:
                 return _dry_run_outcome(echo.placed_complex(answer, account, members, is_dry_run=True))
 
-        return await self._command("POST", path, body, account, read)
+        return await self._command(_Request("dry_run", "POST", path, body, account), read)
 
     async def dry_run_replace(self, account: AccountNumber, broker_order_id: BrokerOrderId, member: Member) -> Outcome:
         def read(answer: bytes) -> Outcome:
             return _dry_run_outcome(echo.replacement_dry_run(answer, account, member))
 
         path = f"{_orders(account)}/{_segment(broker_order_id)}/dry-run"
-        return await self._command("POST", path, msgspec.json.encode(replacement_body(member)), account, read)
+        body = msgspec.json.encode(replacement_body(member))
+        return await self._command(_Request("dry_run", "POST", path, body, account), read)
 
-    async def _held(
-        self,
-        request: Coroutine[None, None, Outcome],
-        command: str,
-        account: AccountNumber,
-        members: Sequence[Member],
-        broker_id: str | None = None,
-    ) -> Outcome:
-        """Runs the request in a task of its own: what is on the wire cannot be called back by cancelling its caller."""
-        task = asyncio.get_running_loop().create_task(request, name=command)
+    def _send(self, request: "_Request", read: Callable[[bytes], Outcome]) -> "asyncio.Future[Outcome]":
+        """The request leaves in this step if there is a token and a free connection.
+
+        It is carried through by a task of its own: what is on the wire cannot be called back by cancelling whoever
+        waits for the outcome, who then hears of it as an orphan.
+        """
+        task = asyncio.get_running_loop().create_task(self._command(request, read, self._begin(request)))
         self._commands.add(task)
         task.add_done_callback(self._commands.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            identifiers = tuple(member.external_identifier for member in members)
+        told = asyncio.shield(task)
+        told.add_done_callback(lambda done: self._orphan(request, task) if done.cancelled() else None)
+        return told
 
-            def report(done: asyncio.Task[Outcome]) -> None:
-                outcome = Unknown("ended with the process") if done.cancelled() else done.result()
-                self._on_orphan(Orphan(command, account, identifiers, broker_id, outcome))
+    def _begin(self, request: "_Request") -> "_Begun | None":
+        bearer = self._auth.ready_bearer()
+        if bearer is None:
+            return None
+        return bearer, self._transport.ask(request.method, request.path, bearer=bearer, body=request.body)
 
-            task.add_done_callback(report)
-            raise
+    def _orphan(self, request: "_Request", task: "asyncio.Task[Outcome]") -> None:
+        identifiers = tuple(member.external_identifier for member in request.members)
+
+        def report(done: "asyncio.Task[Outcome]") -> None:
+            outcome = Unknown("ended with the process") if done.cancelled() else done.result()
+            self._on_orphan(Orphan(request.command, request.account, identifiers, request.broker_id, outcome))
+
+        task.add_done_callback(report)
 
     async def _command(
-        self, method: str, path: str, body: bytes | None, account: AccountNumber, read: Callable[[bytes], Outcome]
+        self, request: "_Request", read: Callable[[bytes], Outcome], begun: "_Begun | None" = None
     ) -> Outcome:
         try:
-            return _outcome(await self._exchange_authorized(method, path, body), account, read)
+            answer = await self._exchange_authorized(request.method, request.path, request.body, begun=begun)
+            return _outcome(answer, request.account, read)
         except (LoginRefused, TokenUnreachable, NeverSent) as error:
             return NotSent(str(error))
         except MaybeSent as error:
             return Unknown(str(error))
         except Exception as error:  # a bug here must not become an order that nobody looks for
-            log.error("command_failed", method=method, error=type(error).__name__)
+            log.error("command_failed", method=request.method, error=type(error).__name__)
             return Unknown(f"internal: {type(error).__name__}")
 
     async def _exchange_authorized(
-        self, method: str, path: str, body: bytes | None = None, query: Query = ()
+        self, method: str, path: str, body: bytes | None = None, query: Query = (), begun: "_Begun | None" = None
     ) -> Answer:
         """With one renewal of the token after a 401. A renewal that fails leaves nothing placed either."""
-        bearer = await self._auth.bearer()
-        answer = await self._transport.exchange(method, path, bearer=bearer, body=body, query=query)
+        if begun is None:
+            bearer = await self._auth.bearer()
+            answer = await self._transport.exchange(method, path, bearer=bearer, body=body, query=query)
+        else:
+            bearer, asked = begun
+            answer = await asked
         if answer.http_status != 401:
             return answer
         bearer = await self._auth.replace(bearer)

@@ -322,7 +322,7 @@ async def test_a_certificate_nobody_vouches_for_is_not_sent(fake: FakeBroker, tm
 async def test_a_kept_connection_that_dies_under_a_command_is_unknown_and_sent_once(
     rig: Rig, fake: FakeBroker, command: str
 ) -> None:
-    """Goal: aiohttp repeats PUT and DELETE on a broken kept connection by itself; that must be off.
+    """Goal: clients often repeat PUT and DELETE on a broken kept connection by themselves; this one must not.
 
     Method: one request keeps the connection; the next one arrives on it and is answered by a reset.
     """
@@ -367,7 +367,7 @@ async def test_cancelling_the_caller_does_not_cancel_the_order_and_its_outcome_i
     await rig.auth.bearer()
     fake.arrived.clear()
     fake.script("POST", ORDERS, slow)
-    caller = asyncio.create_task(rig.broker.submit(ACCOUNT, entry()))
+    caller = asyncio.ensure_future(rig.broker.submit(ACCOUNT, entry()))
     await asyncio.wait_for(fake.arrived.wait(), 5)
     caller.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -391,7 +391,7 @@ async def test_a_slow_answer_does_not_hold_up_other_commands(rig: Rig, fake: Fak
     await rig.auth.bearer()
     fake.script("POST", ORDERS, *[slow] * 10)
     fake.script("DELETE", f"{ORDERS}/771051", json_reply(payload("order_cancel_requested")))
-    slow_ones = [asyncio.create_task(rig.broker.submit(ACCOUNT, entry())) for _ in range(10)]
+    slow_ones = [asyncio.ensure_future(rig.broker.submit(ACCOUNT, entry())) for _ in range(10)]
     assert isinstance(await asyncio.wait_for(rig.broker.cancel(ACCOUNT, OLD), 5), Confirmed)
     released.set()
     assert all(isinstance(outcome, Confirmed) for outcome in await asyncio.gather(*slow_ones))
