@@ -89,7 +89,8 @@ def told(bracket: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> lis
     """The story in order: what was asked, what happened, how the orders stand, how it ended.
 
     bracket: as `show --json`. events: its journal entries (seq, at, event, from, to, detail).
-    Each line has `at` (None for a summary), `text`, and `evidence`, a list of identifiers.
+    Each line has `at` (None for a summary), `text`, and `evidence`, a list of identifiers; one that tells of a row of
+    the journal has its `seq`.
     """
     lines = [_opening(bracket)]
     lines += [_happening(event) for event in events if is_worth_telling(event)]
@@ -124,7 +125,7 @@ def _happening(event: Mapping[str, Any]) -> Told:
     if before is not None and before != after:
         text = f"{text} [{before} → {after}]"
     seq = event.get("seq")
-    return _line(event.get("at"), text, [f"journal {seq}" if seq is not None else None])
+    return _line(event.get("at"), text, [f"journal {seq}" if seq is not None else None]) | {"seq": seq}
 
 
 def _order(order: Mapping[str, Any]) -> Told:

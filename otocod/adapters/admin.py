@@ -109,6 +109,7 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
             web.get("/v1/brackets/{bracket}/explain", routes.explain),
             web.get("/v1/brackets/{bracket}/view", routes.view),
             web.get("/v1/brackets/{bracket}/recording", routes.recording),
+            web.get("/v1/brackets/{bracket}/truth", routes.truth),
             web.post("/v1/brackets/{bracket}/cancel", routes.cancel),
             web.post("/v1/brackets/{bracket}/close", routes.close),
             web.post("/v1/brackets/{bracket}/change", routes.change),
@@ -293,6 +294,9 @@ class _Routes:
 
     async def recording(self, request: web.Request) -> web.Response:
         return json_answer(await self._service.recording(_name(request)))
+
+    async def truth(self, request: web.Request) -> web.Response:
+        return json_answer(await self._service.truth(_name(request)))
 
     async def events(self, request: web.Request) -> web.Response:
         query = query_of(request, "bracket", "after", "limit", "wait_s")

@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from otocod import __version__
-from otocod.cli import alerts, control, inspect, output, processes, service, submit, upkeep, watch, web
+from otocod.cli import alerts, control, explain, inspect, output, processes, service, submit, upkeep, watch, web
 from otocod.cli.commands import Given, new_app
 from otocod.cli.failure import ExitStatus, Failed
 
@@ -29,7 +29,7 @@ def _root(
     Given.config = Path(config) if config else None
 
 
-for _group in (inspect, watch, submit, control, alerts, web, upkeep, service, processes):
+for _group in (inspect, explain, watch, submit, control, alerts, web, upkeep, service, processes):
     _group.register(app)
 
 

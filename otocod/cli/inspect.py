@@ -26,7 +26,6 @@ def register(app: typer.Typer) -> None:
     command(app, "status")(status)
     command(app, "list")(list_brackets)
     command(app, "show")(show)
-    command(app, "explain")(explain)
     command(app, "events")(events)
     command(app, "replay")(replay)
 
@@ -220,23 +219,6 @@ def _move(entry: Mapping[str, Any]) -> str:
     if before == after:
         return ""
     return f"{before} → {after}" if before else f"→ {after}"
-
-
-def explain(bracket: str = Bracket, as_json: bool = Json) -> None:
-    """One bracket told as a story, each line with its evidence; and what protects it and what it can lose."""
-    with open_source() as source:
-        found = source.explain(bracket)
-    if as_json:
-        output.print_json(found)
-        return
-    for line in found["story"]:
-        output.say(f"{output.at_text(line['at']):<23}  {line['text']}")
-        if line["evidence"]:
-            output.say(f"{'':<23}  ({', '.join(line['evidence'])})")
-    if found["safety"]:
-        output.say()
-    for line in found["safety"]:
-        output.say(line)
 
 
 def replay(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from otocod.cli.client import TIMEOUT_S, Client, bracket_path
+from otocod.cli.client import BROKER_TIMEOUT_S, TIMEOUT_S, Client, bracket_path
 from otocod.cli.commands import Given
 from otocod.cli.failure import DaemonDown, ExitStatus, Failed
 from otocod.cli.output import iso_from_us
@@ -26,6 +26,7 @@ class Source(Protocol):
     def explain(self, bracket: str) -> JsonObject: ...
     def events(self, bracket: str | None, *, after: int, limit: int, wait_s: float) -> list[JsonObject]: ...
     def recording(self, bracket: str) -> JsonObject: ...
+    def truth(self, bracket: str) -> JsonObject: ...
 
 
 def status_from_daemon(client: Client, found: JsonObject) -> JsonObject:
@@ -91,6 +92,10 @@ class _FromDaemon:
 
     def recording(self, bracket: str) -> JsonObject:
         found: JsonObject = self._client.get(bracket_path(bracket, "recording"))
+        return found
+
+    def truth(self, bracket: str) -> JsonObject:
+        found: JsonObject = self._client.get(bracket_path(bracket, "truth"), timeout_s=BROKER_TIMEOUT_S)
         return found
 
 
@@ -198,3 +203,6 @@ class _FromFile:
         from otocod.adapters.sqlite import readmodel
 
         return readmodel.recording(self._connection, readmodel.find_bracket(self._connection, bracket))
+
+    def truth(self, bracket: str) -> JsonObject:
+        raise DaemonDown("otocod is not running, and nobody else asks the broker")

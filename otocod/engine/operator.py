@@ -23,7 +23,7 @@ from otocod.domain.events import (
 )
 from otocod.domain.exits import ExitSpecs, exit_specs
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
-from otocod.domain.orders import OrderReport
+from otocod.domain.orders import ADOPTED, Order, OrderReport, View
 from otocod.domain.prices import PriceError, grid_for, is_on_grid, parse_price
 from otocod.domain.request import parse_request
 from otocod.domain.request_types import RequestRefused
@@ -36,13 +36,16 @@ from otocod.engine.intake import exchange_day
 from otocod.engine.reconciler import SECOND_US
 from otocod.engine.supervisor import Supervisor
 from otocod.engine.takeover import Takeover, TakeoverDesk
-from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject
-from otocod.ports.broker import Confirmed, NotSent, ReadFailed, Refused, Unknown
+from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject, NoSuchBracket
+from otocod.ports.broker import Confirmed, NotFound, NotSent, ReadFailed, Refused, Unknown
 from otocod.ports.store import Alarm
 from otocod.safety import safety_of
 
 # Closed brackets of the last day are compared with the broker as well.
 _AUDIT_REACH_US = 24 * 3600 * SECOND_US
+
+# Orders of one bracket that are read for a look at it, the newest.
+_MOST_READ = 60
 
 _OPEN_POSITION = (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE, BracketState.CLOSING)
 
@@ -137,6 +140,38 @@ class OperatorService:
 
     async def recording(self, bracket: str, /) -> JsonObject:
         return await self._reads.recording(await self._reads.find(bracket))
+
+    async def truth(self, bracket: str, /) -> JsonObject:
+        bracket_id = await self._reads.find(bracket)
+        present = self._supervisor.mailboxes.brackets.get(bracket_id) or await self._supervisor.store.bracket(
+            bracket_id
+        )
+        if present is None:
+            raise NoSuchBracket(bracket)
+        known = [(order, view) for order in present.orders for view in order.views if view.status_text != ADOPTED]
+        try:
+            orders = [await self._truth(present.account, *each) for each in known[-_MOST_READ:]]
+        except ReadFailed as error:
+            raise BrokerUnreachable(f"the broker could not be asked: {error}") from None
+        return {"clock_offset_us": self._supervisor.reconciler.clock_offset_us, "orders": orders}
+
+    async def _truth(self, account: AccountNumber, order: Order, view: View) -> JsonObject:
+        told: JsonObject = {
+            "external_identifier": order.external_identifier,
+            "role": order.role.value,
+            "broker_order_id": view.broker_order_id,
+        }
+        try:
+            report = await self._supervisor.broker.read_order(account, view.broker_order_id)
+        except NotFound:
+            return told | {"status": None}
+        return told | {
+            "status": report.status_text,
+            "is_terminal": report.status.is_terminal,
+            "received_us": report.received_at_us,
+            "changed_us": None if report.updated_at_ms is None else report.updated_at_ms * 1000,
+            "fills": [(leg.symbol, fill.quantity, fill.filled_at_us) for leg in report.legs for fill in leg.fills],
+        }
 
     async def capabilities(self) -> JsonList:
         return [

@@ -80,6 +80,12 @@ class AdminService(Protocol):
         """All that is stored of one bracket, row by row. Keys: bracket, orders, identifiers, journal."""
         ...
 
+    async def truth(self, bracket: str, /) -> JsonObject:
+        """The broker's own record of a bracket's orders, read now; times by its clock. Keys: clock_offset_us (its
+        clock minus ours), orders [{external_identifier, role, broker_order_id, status, is_terminal, received_us,
+        changed_us, fills}]; status is None for one that it does not have, fills are [symbol, quantity, at_us]."""
+        ...
+
     async def cancel(self, bracket: str, /, *, by: str) -> JsonObject:
         """Cancel the entry; a filled part is protected. Answers as `bracket`, like all that follow on one bracket."""
         ...

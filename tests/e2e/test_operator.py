@@ -175,6 +175,10 @@ def test_story_events_and_lists_are_told_from_the_same_record(pair: Pair) -> Non
     assert "EntryFilled" in pair.daemon.done("events", "ref:told")
     explained = pair.daemon.done("explain", bracket_id)
     assert "The entry filled." in explained
+    assert "believed  entry FILLED 1/1" in explained
+    assert "broker    entry Filled 1/1 at " in explained
+    assert "APART" not in explained
+    assert "broker    " not in pair.daemon.done("explain", bracket_id, "--offline")
     assert "If otocod dies: the group holds by itself." in explained
     assert "Maximum loss: 165 dollars, at expiry." in explained
     shown = json.loads(pair.daemon.done("show", bracket_id, "--json"))

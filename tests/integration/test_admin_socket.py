@@ -69,6 +69,9 @@ class FakeService:
     async def overview(self) -> JsonObject:
         return self._ask("overview")
 
+    async def truth(self, bracket: str, /) -> JsonObject:
+        return self._ask("truth", bracket)
+
     async def recording(self, bracket: str, /) -> JsonObject:
         return self._ask("recording", bracket)
 

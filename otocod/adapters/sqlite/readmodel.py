@@ -7,7 +7,7 @@ Whatever needs a judgement (net prices, filled units, the broker's word) was sto
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -160,19 +160,20 @@ def events(
     if bracket_id is not None:
         query = "SELECT * FROM journal WHERE bracket_id = ? AND seq > ? ORDER BY seq LIMIT ?"
         values.insert(0, bracket_id)
-    return [
-        {
-            "seq": row["seq"],
-            "bracket_id": row["bracket_id"],
-            "at": at_text(row["at_us"]),
-            "event": row["event"],
-            "from": row["from_state"],
-            "to": row["to_state"],
-            "detail": row["detail"],
-            "payload": _payload(row["payload_json"]),
-        }
-        for row in connection.execute(query, values)
-    ]
+    return [event_from_row(row) for row in connection.execute(query, values)]
+
+
+def event_from_row(row: Mapping[str, Any] | sqlite3.Row) -> Json:
+    return {
+        "seq": row["seq"],
+        "bracket_id": row["bracket_id"],
+        "at": at_text(row["at_us"]),
+        "event": row["event"],
+        "from": row["from_state"],
+        "to": row["to_state"],
+        "detail": row["detail"],
+        "payload": _payload(row["payload_json"]),
+    }
 
 
 def recording(connection: sqlite3.Connection, bracket_id: str) -> Json:

@@ -9,13 +9,13 @@ import pytest
 
 from otocod.domain.brackets import Bracket, BracketState, Outcome
 from otocod.domain.events import PositionsDisagreed, SubmitDenied
-from otocod.domain.ids import BracketId
-from otocod.domain.orders import OrderState, Refusal
+from otocod.domain.ids import AccountNumber, BracketId, BrokerOrderId
+from otocod.domain.orders import OrderReport, OrderState, Refusal
 from otocod.domain.specs import Role
 from otocod.engine.halts import HALT
 from otocod.engine.operator import OperatorService
 from otocod.ports.admin import AdminRefused, BrokerUnreachable, JsonList, JsonObject, NoSuchBracket
-from otocod.ports.broker import LoginRefused, NotSent, ReadFailed, Refused, Unknown
+from otocod.ports.broker import LoginRefused, NotFound, NotSent, ReadFailed, Refused, Unknown
 from tests.support.fakes import ACCOUNT, Daemon, pass_s, request_text, row, until
 
 
@@ -535,3 +535,35 @@ async def test_capabilities_are_told_with_their_evidence() -> None:
     assert (told["account"], told["product"], told["protection"]) == (ACCOUNT, "spread", "native-otoco")
     assert (told["accepted"], told["evidence"]) == (True, "accepted")
     await console.daemon.stop()
+
+
+# The broker's own record of a bracket.
+
+
+async def test_truth_is_the_brokers_record_of_every_order_open_or_closed() -> None:
+    console = await Console().protected()
+    told = await console.service.truth(REF)
+    entry = told["orders"][0]
+    assert (entry["role"], entry["status"], entry["is_terminal"]) == ("entry", "Filled", True)
+    assert sum(quantity for _, quantity, _ in entry["fills"]) == 2
+    assert entry["received_us"] is not None
+    assert {each["status"] for each in told["orders"][1:]} == {"Live"}
+    closed = await Console().closed()
+    statuses = {each["role"]: each["status"] for each in (await closed.service.truth(REF))["orders"]}
+    assert statuses == {"entry": "Filled", "target": "Filled", "stop": "Cancelled"}
+
+
+async def test_order_that_the_broker_does_not_have_has_no_status_and_a_failed_read_is_no_answer() -> None:
+    console = await Console().protected()
+
+    async def gone(account: AccountNumber, broker_order_id: BrokerOrderId) -> OrderReport:
+        raise NotFound("no such order")
+
+    async def down(account: AccountNumber, broker_order_id: BrokerOrderId) -> OrderReport:
+        raise ReadFailed("503")
+
+    console.daemon.broker.read_order = gone  # type: ignore[method-assign]
+    assert {each["status"] for each in (await console.service.truth(REF))["orders"]} == {None}
+    console.daemon.broker.read_order = down  # type: ignore[method-assign]
+    with pytest.raises(BrokerUnreachable, match="503"):
+        await console.service.truth(REF)
