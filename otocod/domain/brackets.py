@@ -153,6 +153,7 @@ class Bracket(Derived):
     verified_group: ExternalIdentifier | None = None  # read at the broker after the trigger's fill: armed
     verify_at_us: int | None = None  # when the group is to be read (again)
     fills_asked_us: int | None = None
+    uneven: tuple[tuple[str, int], ...] = ()  # by leg symbol: filled beyond whole units by the entry, and told
     entry_cancel_asked: bool = False
     is_frozen: bool = False  # no new orders except protection
     is_held: bool = False  # a person changed something: no new orders at all until told

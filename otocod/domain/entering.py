@@ -18,6 +18,7 @@ from otocod.domain.learning import keep_forerunner
 from otocod.domain.machine import BracketEvent, OrderEvent
 from otocod.domain.orders import Order, OrderState
 from otocod.domain.specs import Protection, Role
+from otocod.domain.spreads import unmatched_quantities
 from otocod.domain.timing import (
     CANCEL_REPEAT_MAX_US,
     CANCEL_REPEAT_US,
@@ -27,6 +28,7 @@ from otocod.domain.timing import (
     HEIR_ASKED_AGAIN_US,
     LISTINGS_FOR_ABSENCE,
     LONGEST_LISTING_GAP_US,
+    RATIO_JUDGED_AFTER_US,
     STREAMLESS_LISTINGS,
     STREAMLESS_WINDOW_US,
     backoff_us,
@@ -44,8 +46,9 @@ def pursue_entry(turn: Turn) -> None:
         _entry_refused(turn, entry)
     elif not entry.is_terminal:
         _entry_working(turn, entry)
-    elif entry.has_any_fill and turn.bracket.exits_allowed_us is None:
-        turn.set(exits_allowed_us=turn.now_us)
+    elif entry.has_any_fill:
+        if turn.bracket.exits_allowed_us is None:
+            turn.set(exits_allowed_us=turn.now_us)
         _check_ratio(turn)
 
 
@@ -118,19 +121,32 @@ def _give_up_group(turn: Turn, entry: Order) -> None:
 
 
 def _check_ratio(turn: Turn) -> None:
+    """Legs out of ratio are told once for what they are: also after a fill that came late, and when one has mended it.
+
+    The stream may tell a fill leg by leg and lose a part of it, so the entry is read before (`complete_fills`).
+    """
     bracket = turn.bracket
-    filled = bracket.filled_of(bracket.entries)
-    units = bracket.entry_units
-    uneven = [
-        leg.symbol for leg in bracket.request.entry.legs if filled[leg.symbol] * bracket.size != units * leg.quantity
-    ]
-    if uneven:
-        turn.set(is_frozen=True)
+    uneven = tuple(unmatched_quantities(bracket.request.entry.legs, bracket.filled_of(bracket.entries)).items())
+    if uneven == bracket.uneven:
+        return
+    if not uneven:
+        turn.set(uneven=())
         turn.attend(
             "legs_uneven",
-            f"the entry ended with legs out of ratio ({', '.join(symbol.strip() for symbol in uneven)}): "
-            f"{units} whole units are being protected, the rest is yours to close",
+            f"the entry's legs are in ratio after all: all {bracket.entry_units} units are being protected,"
+            " nothing of them is yours to close",
         )
+        return
+    asked_us = turn.now_us if bracket.fills_asked_us is None else bracket.fills_asked_us
+    if turn.now_us < asked_us + RATIO_JUDGED_AFTER_US:
+        turn.wake(asked_us + RATIO_JUDGED_AFTER_US)
+        return
+    turn.set(is_frozen=True, uneven=uneven)
+    turn.attend(
+        "legs_uneven",
+        f"the entry ended with legs out of ratio ({', '.join(symbol.strip() for symbol, _ in uneven)}): "
+        f"{bracket.entry_units} whole units are being protected, the rest is yours to close",
+    )
 
 
 def settle_doubles(turn: Turn) -> None:

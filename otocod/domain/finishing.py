@@ -12,7 +12,7 @@ from otocod.domain.orders import Order, OrderState
 from otocod.domain.outside import outcome_of_taken
 from otocod.domain.protecting import stop_unprotected_clock
 from otocod.domain.specs import Role
-from otocod.domain.spreads import closing_legs
+from otocod.domain.spreads import closing_legs, unmatched_quantities
 from otocod.domain.surplus import is_surplus_traded, surplus_of, surplus_text
 from otocod.domain.timing import (
     CLOSE_PATIENCE_US,
@@ -232,13 +232,16 @@ def _send_close(turn: Turn, close: Close) -> None:
 
 def complete_fills(turn: Turn) -> None:
     """The quantity of a Filled order is known at once, its price only from the fills of every leg. They follow within
-    milliseconds; when they do not, the order is read, also after the end, for the prices are what was earned."""
-    missing = [order for order in turn.bracket.orders if order.has_any_fill and not order.has_all_fills]
+    milliseconds; when they do not, the order is read, also after the end, for the prices are what was earned.
+
+    Legs of an ended order that have filled out of ratio are most often a fill of which the stream lost a part.
+    """
+    missing = [order for order in turn.bracket.orders if order.has_any_fill and _lacks_fills(order)]
     if not missing:
         turn.set(fills_asked_us=None)
         return
     asked_us = turn.bracket.fills_asked_us
-    if asked_us is None:
+    if asked_us is None or (turn.now_us >= asked_us + FILLS_SOUGHT_FOR_US and _has_new_fills(turn)):
         asked_us = turn.now_us
         turn.set(fills_asked_us=asked_us)
     if turn.now_us < asked_us + FILLS_READ_AFTER_US:
@@ -252,6 +255,17 @@ def complete_fills(turn: Turn) -> None:
             if order.broker_order_id is not None:
                 turn.ask(ReadOrder(order.external_identifier, order.broker_order_id))
         turn.wake(turn.now_us + FILLS_GIVEN_UP_AFTER_US)
+
+
+def _lacks_fills(order: Order) -> bool:
+    if not order.has_all_fills:
+        return True
+    filled = {leg.symbol: order.filled(leg.symbol) for leg in order.spec.legs}
+    return order.is_terminal and bool(unmatched_quantities(order.spec.legs, filled))
+
+
+def _has_new_fills(turn: Turn) -> bool:
+    return sum(len(order.fills) for order in turn.bracket.orders) > sum(len(o.fills) for o in turn.before.orders)
 
 
 # The outcome.

@@ -28,6 +28,7 @@ from otocod.domain.timing import (
     NATIVE_SIBLING_US,
     POSITION_DOUBTS_BEFORE_LADDER,
     POSITION_LAG_US,
+    REARM_PAUSE_US,
     REARMS_BEFORE_LADDER,
     RECEIVED_IS_HELD_US,
     SECOND_US,
@@ -243,6 +244,10 @@ def _protect_by_orders(turn: Turn) -> None:
     tend_watch(turn, specs)
     wanted = wanted_roles(turn.bracket)
     live = _live(turn.bracket, Role.TARGET, Role.STOP)
+    broken = [order for order in live if order.state is OrderState.CONTINGENT and _has_lost_mate(turn.bracket, order)]
+    if broken:
+        _leave_group(turn, broken, "the other exit of its group has ended, so nothing shows that this one is armed")
+        return
     leftovers = [order for order in live if order.role not in wanted or is_closing_order(order)]
     if leftovers:
         # They reserve the position, so the exit that is wanted would be refused: first away, confirmed, then it goes.
@@ -251,6 +256,16 @@ def _protect_by_orders(turn: Turn) -> None:
         return
     for role in wanted:
         _fit(turn, role, specs[role], open_units)
+
+
+def _has_lost_mate(bracket: Bracket, order: Order) -> bool:
+    return order.group is not None and any(
+        mate.group == order.group
+        and mate.role not in (Role.ENTRY, order.role)
+        and mate.is_terminal
+        and _is_current(bracket, mate)
+        for mate in bracket.orders
+    )
 
 
 def _waits_to_retry(turn: Turn) -> bool:
@@ -421,11 +436,14 @@ def _ended_by_broker(turn: Turn, order: Order) -> None:
     rearms = turn.bracket.rearms + 1
     turn.set(rearms=rearms)
     turn.attend("exit_ended", f"the broker ended the {order.role} as {order.status_text}{reason}: sent again")
-    if rearms > REARMS_BEFORE_LADDER:
-        if len(turn.bracket.ladder) > 1:
-            _take_next_mode(turn, f"the broker ended its exits {rearms} times")
-        else:
-            _count_refusal(turn, f"ended by the broker {rearms} times")
+    if rearms <= REARMS_BEFORE_LADDER:
+        if rearms > 1:
+            # It has just done the same: not as fast as it can say so.
+            turn.set(retry_exits_at_us=turn.now_us + REARM_PAUSE_US)
+    elif len(turn.bracket.ladder) > 1:
+        _take_next_mode(turn, f"the broker ended its exits {rearms} times")
+    else:
+        _count_refusal(turn, f"ended by the broker {rearms} times")
 
 
 def _exit_refused(turn: Turn, order: Order) -> None:

@@ -19,6 +19,8 @@ FILLS_READ_AFTER_US = 300_000
 FILLS_GIVEN_UP_AFTER_US = 1 * SECOND_US
 # For the record's net prices they are looked for longer, once a second.
 FILLS_SOUGHT_FOR_US = 10 * SECOND_US
+# Legs out of ratio may be a fill half told: the entry is read, and read again, before a person is.
+RATIO_JUDGED_AFTER_US = 3 * SECOND_US
 
 # A native group cancels the sibling by itself; after this we ask.
 NATIVE_SIBLING_US = 1 * SECOND_US
@@ -64,6 +66,7 @@ CLOSE_TRIES_BEFORE_ALARM = 12
 CLOSE_RETRY_MAX_US = 60 * SECOND_US  # a close that is refused again and again: most often there is nothing to close
 
 REARMS_BEFORE_LADDER = 2
+REARM_PAUSE_US = 1 * SECOND_US  # before the second of them; the first goes at once
 # Refused for want of a position that has only just been filled: the broker's own books lag.
 POSITION_LAG_US = 1 * SECOND_US
 POSITION_DOUBTS_BEFORE_LADDER = 3

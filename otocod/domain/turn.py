@@ -21,6 +21,7 @@ IDS_PER_ROLE = 4
 class Turn:
     __slots__ = (
         "_wakes",
+        "before",
         "bracket",
         "commands",
         "is_quote_missing",
@@ -32,6 +33,7 @@ class Turn:
     )
 
     def __init__(self, bracket: Bracket, now_us: int) -> None:
+        self.before = bracket
         self.bracket = bracket
         self.now_us = now_us
         self.commands: list[Command] = []

@@ -1,11 +1,13 @@
 """The entry from sent to terminal; outcomes that are not known; doubles; cancels until the broker confirms them."""
 
+from decimal import Decimal
+
 import pytest
 
 from otocod.domain.brackets import BracketState as B
 from otocod.domain.brackets import Outcome
-from otocod.domain.commands import CancelComplex, CancelOrder, SubmitComplex, SubmitOrder, Sweep
-from otocod.domain.events import DaemonRestarted, EntryCancelRequested, SweepCompleted
+from otocod.domain.commands import CancelComplex, CancelOrder, ReadOrder, SubmitComplex, SubmitOrder, Sweep
+from otocod.domain.events import AttentionAcknowledged, DaemonRestarted, EntryCancelRequested, SweepCompleted
 from otocod.domain.orders import BrokerStatus as W
 from otocod.domain.orders import OrderState as S
 from otocod.domain.specs import Protection, Role
@@ -339,9 +341,93 @@ def test_uneven_legs_freeze_and_only_whole_units_are_protected() -> None:
     core = Core(quantity=3)
     core.confirm(core.entry)
     core.report(core.entry, W.CANCELLED, {SHORT: 2, LONG: 1})
-    assert core.bracket.is_frozen
-    assert "legs_uneven" in core.alarms
     assert [leg.quantity for leg in core.stop.spec.legs] == [1, 1]
+    core.wait(3)
+    assert core.bracket.is_frozen
+    assert core.alarms.count("legs_uneven") == 1
+
+
+@pytest.mark.covers("F39")
+def test_uneven_legs_are_read_again_before_a_person_is_told() -> None:
+    core = Core(quantity=3)
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, {SHORT: 2, LONG: 1})
+    core.wait(2.9)
+    assert {command.external_identifier for command in core.take(ReadOrder)} == {core.entry.external_identifier}
+    assert "legs_uneven" not in core.alarms
+    core.report(core.entry, W.CANCELLED, 2)
+    core.confirm_exits()
+    core.wait(10)
+    assert not core.bracket.is_frozen
+    assert core.alarms == []
+    assert sum(order.spec.legs[0].quantity for order in core.live(Role.STOP)) == 2
+
+
+@pytest.mark.covers("F39", "F42")
+def test_late_fill_of_one_leg_has_the_entry_read_and_is_told_if_it_stays_alone() -> None:
+    """The stream tells a fill leg by leg; the other leg's message may be lost, or there may be no other fill."""
+    core = Core(quantity=3)
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, 2)
+    core.confirm_exits()
+    core.wait(60)
+    core.take(ReadOrder)
+    core.report(core.entry, W.CANCELLED, {SHORT: 3, LONG: 2})
+    core.wait(0.3)
+    assert [command.external_identifier for command in core.take(ReadOrder)] == [core.entry.external_identifier]
+    core.wait(2.7)
+    assert core.bracket.is_frozen
+    assert "2 whole units" in (core.bracket.attention or "")
+    core.wait(60)
+    assert core.alarms == ["legs_uneven"]
+    assert len(core.take(ReadOrder)) < 12
+    core.report(core.entry, W.CANCELLED, {SHORT: 3, LONG: 2}, broker_order_id="900")
+    core.wait(0.3)
+    assert len(core.take(ReadOrder)) == 1  # looked for anew, however long ago the last search ended
+
+
+@pytest.mark.covers("F39", "F42")
+def test_late_fill_whose_other_leg_is_found_by_the_reading_is_protected() -> None:
+    core = Core(quantity=3)
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, 2)
+    core.confirm_exits()
+    core.wait(60)
+    core.report(core.entry, W.CANCELLED, {SHORT: 3, LONG: 2})
+    core.report(core.entry, W.CANCELLED, 3)
+    core.confirm_exits()
+    assert not core.bracket.is_frozen
+    assert sum(order.spec.legs[0].quantity for order in core.live(Role.STOP)) == 3
+    assert core.bracket.state is B.EXITS_LIVE
+
+
+@pytest.mark.covers("F39")
+def test_legs_that_a_later_fill_puts_in_ratio_are_told_once_and_the_old_word_is_taken_back() -> None:
+    core = Core(quantity=3)
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, {SHORT: 2, LONG: 1})
+    core.confirm_exits()
+    core.wait(20)
+    core.tell(AttentionAcknowledged("operator"))
+    core.wait(20)
+    assert {core.bracket.attention} == {None}  # told, and acknowledged: not said again
+    core.report(core.entry, W.CANCELLED, 2)
+    assert "in ratio after all: all 2 units" in (core.bracket.attention or "")
+    assert core.alarms == ["legs_uneven", "legs_uneven"]
+
+
+@pytest.mark.covers("F39")
+def test_exits_of_whole_units_go_by_the_entrys_limit_where_uneven_legs_have_no_price() -> None:
+    core = Core(quantity=3, changes={"stop": {"loss-percent": "100", "limit-offset": "0.20"}})
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, {SHORT: 2, LONG: 1})
+    core.wait(1.5)
+    assert core.stop.spec.stop_trigger == Decimal("1.70")
+    core.confirm_exits()
+    core.wait(20)
+    version = core.bracket.version
+    core.wait(600)
+    assert core.bracket.version == version  # nothing is left to wait for
 
 
 @pytest.mark.covers("F39")

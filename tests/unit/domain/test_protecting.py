@@ -302,6 +302,33 @@ def test_member_of_a_group_ended_by_the_broker_takes_the_group_away_and_a_new_on
     assert core.bracket.rearms == 1
 
 
+@pytest.mark.covers("F51")
+@pytest.mark.parametrize("status", [W.CONTINGENT, W.LIVE])
+def test_stop_left_of_a_broken_group_is_trusted_in_the_next_mode_only_if_it_works(status: W) -> None:
+    """Contingent says nothing by itself, and of a container with a dead member nothing can be read."""
+    core = oco(status)
+    core.read_group(core.target, core.stop, status=status)
+    core.bracket = core.bracket.changed({"rearms": 2})
+    core.sent.clear()
+    core.report(core.target, W.REMOVED)
+    core.wait(1.1)
+    assert core.bracket.protection is Protection.WATCHED
+    if status is W.LIVE:
+        assert core.take(CancelComplex) == []
+        assert core.bracket.state is B.EXITS_LIVE
+        return
+    assert len(core.take(CancelComplex)) == 1
+    assert core.take(SubmitOrder) == []
+    core.report(core.stop, W.CANCELLED)
+    (again,) = core.take(SubmitOrder)
+    assert again.member.role is Role.STOP
+    core.confirm_exits()
+    core.report(core.stop, W.LIVE)
+    core.restart(clean=True)
+    core.report(core.stop, W.LIVE)
+    assert core.bracket.state is B.EXITS_LIVE
+
+
 # The ladder.
 
 
@@ -416,16 +443,33 @@ def test_expired_day_exits_are_sent_again_at_once_without_an_alarm(mode: Protect
 
 
 @pytest.mark.covers("F51")
-def test_stop_ended_by_the_broker_is_rearmed_twice_then_the_ladder_moves() -> None:
+def test_stop_ended_by_the_broker_is_rearmed_at_once_then_after_a_second_then_the_ladder_moves() -> None:
     core = Core()
     core.go_live()
-    for ended in range(1, 4):
+    for ended, pause_s in enumerate((0, 1), 1):
+        core.sent.clear()
         core.report(core.stop, W.REJECTED, reject_reason="Session offline")
-        assert core.bracket.rearms in (ended, 0)
-        if ended < 3:
-            assert core.bracket.protection is Protection.UNLINKED
-            core.confirm_exits()
+        assert core.bracket.rearms == ended
+        core.wait(pause_s - 0.01 if pause_s else 0)
+        assert bool(core.take(SubmitOrder)) is not bool(pause_s)
+        core.wait(0.01)
+        assert core.bracket.protection is Protection.UNLINKED
+        core.confirm(core.stop)
+    core.report(core.stop, W.REJECTED, reject_reason="Session offline")
     assert core.bracket.protection is Protection.WATCHED
+
+
+@pytest.mark.covers("F51")
+def test_stop_that_is_taken_and_ended_every_time_is_not_sent_as_fast_as_the_broker_can_end_it() -> None:
+    core = Core()
+    core.go_live()
+    at_s = []
+    for _ in range(200):
+        core.report(core.stop, W.REJECTED)
+        at_s += [core.now_us / SECOND_US for submit in core.take(SubmitOrder) if submit.member.role is Role.STOP]
+        core.wait(0.02)
+        at_s += [core.now_us / SECOND_US for submit in core.take(SubmitOrder) if submit.member.role is Role.STOP]
+    assert max(sum(first <= later < first + 1 for later in at_s) for first in at_s) <= 4
 
 
 @pytest.mark.covers("F67")
