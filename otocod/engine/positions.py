@@ -3,6 +3,10 @@
 A position that is smaller than our fills say is looked at again and again, with a full listing before each look, since
 most often a fill was lost. Then the bracket is told; and told that it is proved once the stream has said the same, the
 broker's ledger accounts for it, or it has lasted.
+
+One that is larger is somebody else's business, unless an entry of ours could have made it of which the stream has lost
+the word: a fill after its end, or a double that a proxy has made. Only a full listing shows an order that has ended, so
+a few are made.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +24,8 @@ _SECOND_US = 1_000_000
 
 # The broker's record may follow a fill by seconds: so many looks in a row must agree on what is missing.
 LOOKS_BEFORE_ALARM = 3
+# Full listings in which a fill is sought that would explain a position larger than ours, until it changes again.
+LOOKS_FOR_FILL = 3
 # A list of positions that is wrong for a while, while nothing has happened, is not believed alone for so long.
 PROVED_AFTER_US = 60 * _SECOND_US
 # A position that was never seen is late, for so long after its fill.
@@ -38,6 +44,12 @@ class _Suspicion:
     is_proved: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Excess:
+    beyond: dict[str, int]  # by leg, signed: what the broker's record shows and our fills do not
+    looks: int = 0
+
+
 class PositionWatch:
     def __init__(self, broker: Broker, mailboxes: Mailboxes, slots: Slots, clock: Clock) -> None:
         self._broker = broker
@@ -45,30 +57,33 @@ class PositionWatch:
         self._slots = slots
         self._clock = clock
         self._suspicions: dict[BracketId, _Suspicion] = {}
+        self._excesses: dict[BracketId, _Excess] = {}
         self._seen: set[BracketId] = set()  # whose position the broker has shown whole
         self._streamed: dict[tuple[AccountNumber, str], tuple[int, int]] = {}  # signed quantity, when
 
     def streamed(self, account: AccountNumber, position: Position) -> bool:
-        """What the stream says of a position. Whether it is less than our fills say; it may also be ahead of a fill."""
+        """What the stream says of a position. Whether it is less than our fills say, or more by what an ended entry of
+        ours could have filled; it may also be ahead of a fill."""
         before, _ = self._streamed.get((account, position.symbol), (0, 0))
         self._streamed[account, position.symbol] = (position.signed_quantity, self._clock.now_us())
         ours = [b for b in self._mailboxes.open_on((position.symbol,)) if b.account == account]
         expected = sum(signed_position(bracket).get(position.symbol, 0) for bracket in ours)
         if _covers(before, expected) or _covers(position.signed_quantity, expected):
             self._seen.update(bracket.bracket_id for bracket in ours)
-        return bool(expected) and not _covers(position.signed_quantity, expected)
+        if expected and not _covers(position.signed_quantity, expected):
+            return True
+        return any(_may_have_filled(b, {position.symbol: position.signed_quantity - expected}) for b in ours)
 
     async def compare(self, account: AccountNumber) -> float | None:
-        """Raises ReadFailed. Answers after how many seconds to look again, with a full listing before, if it should be.
-
-        A position that is larger than ours is somebody else's business.
-        """
+        """Raises ReadFailed. Answers after how many seconds to look again, with a full listing before."""
         if not self._of(account):
             return None
         async with self._slots.slot(Priority.RECONCILE):
             found = {p.symbol: p.signed_quantity for p in await self._broker.positions(account)}
         settled = await self._settled(account)
         ours = self._of(account)
+        if self._excesses:
+            self._excesses = {name: kept for name, kept in self._excesses.items() if name in self._mailboxes.brackets}
         expected: dict[str, int] = {}
         for bracket in ours:
             for symbol, quantity in signed_position(bracket).items():
@@ -113,7 +128,7 @@ class PositionWatch:
             self._suspicions.pop(bracket.bracket_id, None)
             if any(own.values()):
                 self._seen.add(bracket.bracket_id)
-            return None
+            return None if bracket.state is BracketState.CLOSED else self._look_for_fill(bracket, expected, found)
         held = tuple((symbol, _held(found.get(symbol, 0), quantity)) for symbol, quantity in own.items())
         suspicion = self._suspect(bracket, tuple(own.items()), held)
         is_shared = any(expected[symbol] != quantity for symbol, quantity in own.items())
@@ -131,6 +146,18 @@ class PositionWatch:
         if suspicion.looks < LOOKS_BEFORE_ALARM:
             return LOOK_AGAIN_S
         return None if is_shared or is_proved else LOOK_AGAIN_TOLD_S
+
+    def _look_for_fill(self, bracket: Bracket, expected: Mapping[str, int], found: Mapping[str, int]) -> float | None:
+        symbols = [leg.symbol for leg in bracket.request.entry.legs]
+        beyond = {symbol: found.get(symbol, 0) - expected[symbol] for symbol in symbols}
+        old = self._excesses.pop(bracket.bracket_id, None)
+        if not _may_have_filled(bracket, beyond):
+            return None
+        if old is None or old.beyond != beyond:
+            old = _Excess(beyond)
+        looks = min(old.looks + 1, LOOKS_FOR_FILL + 1)  # before the first of them no listing was made for it
+        self._excesses[bracket.bracket_id] = _Excess(beyond, looks)
+        return LOOK_AGAIN_S if looks <= LOOKS_FOR_FILL else None
 
     def _suspect(
         self, bracket: Bracket, expected: tuple[tuple[str, int], ...], held: tuple[tuple[str, int], ...]
@@ -180,6 +207,16 @@ def _is_settled(bracket: Bracket, symbol: str, gone: int, settled: Sequence[Sett
     """Whether the ledger accounts for `gone` beyond what was taken off the position before."""
     told = sum(row.quantity for row in settled if row.symbol == symbol)
     return told - dict(bracket.taken).get(symbol, 0) >= gone
+
+
+def _may_have_filled(bracket: Bracket, beyond: Mapping[str, int]) -> bool:
+    """Whether what is beyond our fills, by leg, is no more than an entry that has ended could have filled once more."""
+    if not all(order.is_terminal for order in bracket.entries):
+        return False  # one that works is in every listing
+    return any(
+        0 < beyond.get(leg.symbol, 0) * (1 if leg.action.is_buy else -1) <= leg.quantity
+        for leg in bracket.request.entry.legs
+    )
 
 
 def _covers(found: int, expected: int) -> bool:

@@ -348,3 +348,70 @@ async def test_position_that_only_the_stream_has_shown_was_there() -> None:
     say(watch, short=0, long=0)
     await watch.look(3)
     assert taken(watch, bracket) == {SHORT: 1, LONG: 1}
+
+
+# What a fill of ours would explain.
+
+
+def ended_part_filled(number: int = 1) -> Bracket:
+    """Two of three units filled before the rest was cancelled; both are protected."""
+    bracket = live(number)
+    entry = bracket.orders[0]
+    asked = replace(entry, spec=records.limit("-0.85", 3), views=(), state=OrderState.CANCELLED)
+    filled = asked.learn(report_of(asked.spec, "77", BrokerStatus.CANCELLED, 2))
+    request = replace(bracket.request, entry=asked.spec)
+    return replace(bracket, request=request, orders=(filled, *bracket.orders[1:]))
+
+
+async def pauses(watch: Watch, times: int, **held: int) -> list[float | None]:
+    found = tuple(Position({"short": SHORT, "long": LONG}[name], count) for name, count in held.items())
+    said = []
+    for _ in range(times):
+        watch.broker.answer("positions", found)  # type: ignore[arg-type]  # a query's answer
+        said.append(await watch.watch.compare(ACCOUNT))
+    return said
+
+
+@pytest.mark.covers("F42", "F26", "F16")
+@pytest.mark.parametrize("beyond", [1, 3])
+async def test_position_larger_by_what_an_ended_entry_could_have_filled_has_three_listings_made(beyond: int) -> None:
+    """One unit was left unfilled; a double of the entry could have filled three."""
+    watch = Watch(ended_part_filled())
+    held = 2 + beyond
+    assert await pauses(watch, 2, short=-2, long=2) == [None, None]
+    assert await pauses(watch, 5, short=-held, long=held) == [LOOK_AGAIN_S, LOOK_AGAIN_S, LOOK_AGAIN_S, None, None]
+    assert watch.attention(ended_part_filled()) is None
+    assert watch.commands == []
+
+
+@pytest.mark.covers("F42")
+async def test_position_that_changes_again_is_looked_into_again() -> None:
+    watch = Watch(ended_part_filled())
+    await pauses(watch, 5, short=-3, long=3)
+    assert await pauses(watch, 1, short=-3, long=2) == [LOOK_AGAIN_S]
+
+
+@pytest.mark.covers("F42", "F70")
+async def test_position_larger_than_any_entry_could_have_made_it_is_somebody_elses_business() -> None:
+    watch = Watch(ended_part_filled())
+    assert await pauses(watch, 1, short=-6, long=6) == [None]
+    working = replace(ended_part_filled(2).orders[0], state=OrderState.WORKING)
+    other = Watch(replace(ended_part_filled(2), orders=(working, *ended_part_filled(2).orders[1:])))
+    assert await pauses(other, 1, short=-3, long=3) == [None]
+
+
+async def test_message_of_a_position_that_a_fill_of_ours_would_explain_asks_for_a_look() -> None:
+    watch = Watch(ended_part_filled())
+    assert watch.watch.streamed(ACCOUNT, Position(SHORT, -3))
+    assert not watch.watch.streamed(ACCOUNT, Position(SHORT, -6))
+    assert not watch.watch.streamed(ACCOUNT, Position(SHORT, -2))
+
+
+async def test_looks_of_a_bracket_that_is_gone_are_forgotten() -> None:
+    watch = Watch(ended_part_filled(1))
+    await pauses(watch, 1, short=-3, long=3)
+    assert list(watch.watch._excesses) == [ended_part_filled(1).bracket_id]
+    other = live(2)
+    watch.mailboxes.brackets = {other.bracket_id: other}
+    await pauses(watch, 1, short=-1, long=1)
+    assert watch.watch._excesses == {}
