@@ -3,7 +3,7 @@ to leave, not at the reasons for it. A violation is a bug of ours; the order doe
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -28,6 +28,11 @@ class Limits:
     orders_per_bracket: int
 
 
+def places_of(orders: int) -> int:
+    """What an entry takes of the ceiling: for a group one more, since a refused one is followed by the entry alone."""
+    return orders + 1 if orders > 1 else orders
+
+
 class LastGate:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -38,14 +43,16 @@ class LastGate:
         self._sent_by_bracket: dict[str, deque[int]] = {}
         self._spaced_until_us = 0
 
-    def has_room(self, now_us: int, promised: int = 0) -> bool:
-        """Whether an entry may leave under the ceiling now, once `promised` orders that are being committed have.
+    def has_room(self, now_us: int, promised: int = 0, wanted: int = 1) -> bool:
+        """Whether `wanted` orders of an entry may leave under the ceiling now, once the `promised` ones that are being
+        committed have. More than the ceiling allows at all leave when nothing else has.
 
         Protection is never asked.
         """
         while self._sent_us and self._sent_us[0] <= now_us - _MINUTE_US:
             self._sent_us.popleft()
-        return len(self._sent_us) + promised < self.limits.orders_per_minute
+        ceiling = self.limits.orders_per_minute
+        return len(self._sent_us) + promised + min(wanted, ceiling) <= ceiling
 
     def check(self, bracket: Bracket, members: Iterable[Member]) -> tuple[str, ...]:
         """Reasons why these must not leave; empty if they may."""
@@ -100,14 +107,19 @@ class LastGate:
                 found.append(f"its leg {leg.symbol.strip()} opens")
         return found
 
-    def note_posted(self, bracket: Bracket, members: Iterable[Member], now_us: int) -> None:
+    def note_posted(self, bracket: Bracket, members: Sequence[Member], now_us: int) -> None:
         """Called when the request is about to be written; `note_not_sent` takes it back."""
-        for member in members:
-            self._posted.add(member.external_identifier)
-            self.posted_count += 1
-            self._sent_us.append(now_us)
-            sent = self._sent_by_bracket.setdefault(bracket.bracket_id, deque())
-            sent.append(now_us)
+        names = [member.external_identifier for member in members]
+        self._posted.update(names)
+        self.posted_count += len(names)
+        self._sent_us.extend([now_us] * self._places(bracket, members))
+        self._sent_by_bracket.setdefault(bracket.bracket_id, deque()).extend([now_us] * len(names))
+
+    def _places(self, bracket: Bracket, members: Sequence[Member]) -> int:
+        if members[0].role is not Role.ENTRY:
+            return len(members)
+        # A second entry is that of a group that was refused: its place is kept since the group was sent.
+        return 0 if len(bracket.entries) > 1 else places_of(len(members))
 
     def note_not_sent(self, members: Iterable[Member]) -> None:
         for member in members:

@@ -15,7 +15,7 @@ from otocod.domain.request import COMMON_ZONES, canonical_text, parse_request
 from otocod.domain.request_types import BracketRequest, RequestRefused
 from otocod.domain.specs import Protection
 from otocod.engine.capabilities import Capabilities
-from otocod.engine.gate import LastGate
+from otocod.engine.gate import LastGate, places_of
 from otocod.engine.limits import RiskDesk
 from otocod.engine.mailbox import Mailboxes
 from otocod.logs import get_log
@@ -77,7 +77,7 @@ class Intake:
         self._requests_from_us = requests_from_us
         self._waiting: dict[RequestId, QueuedRequest] = {}
         self._accepting: dict[str, asyncio.Future[None]] = {}
-        self._promised = 0  # orders that leave as soon as their acceptance is on disk
+        self._promised = 0  # orders that leave as soon as their acceptance is on disk, or in place of those
         self._wake = asyncio.Event()
 
     def take(self, rows: Sequence[QueuedRequest | SpoiledRequest]) -> None:
@@ -165,15 +165,13 @@ class Intake:
         if verdict.waits:
             self._held[row.request_id] = tuple(f"it waited because {why}" for _, why in verdict.waits)
             return False
-        self._held.pop(row.request_id, None)
-        self._accept(row, request, usable)
-        return True
+        return self._accept(row, request, usable)
 
     def _may_enter(self) -> bool:
         return self._is_open() and not self._gate.is_halted and self._has_room()
 
-    def _has_room(self) -> bool:
-        return self._gate.has_room(self._clock.now_us(), self._promised)
+    def _has_room(self, wanted: int = 1) -> bool:
+        return self._gate.has_room(self._clock.now_us(), self._promised, wanted)
 
     def _parse(self, row: QueuedRequest) -> BracketRequest:
         now_us = self._clock.now_us()
@@ -203,7 +201,8 @@ class Intake:
                 )
         return tuple(found)
 
-    def _accept(self, row: QueuedRequest, request: BracketRequest, usable: frozenset[Protection]) -> None:
+    def _accept(self, row: QueuedRequest, request: BracketRequest, usable: frozenset[Protection]) -> bool:
+        """Whether the ceiling has room for what it sends."""
         bracket_id = self._make_id()
         decision = accept(
             request,
@@ -215,17 +214,21 @@ class Intake:
             now_us=self._clock.now_us(),
             broker_clock_offset_us=self._broker_clock_offset_us(),
         )
+        places = places_of(len(decision.bracket.orders))
+        if not self._has_room(places):
+            return False
+        self._held.pop(row.request_id, None)
         accepted = AcceptedRow(row.request_id, row.client_ref, row.account, row.text)
         future = self._mailboxes.accept(decision, accepted)
         self._accepting[row.client_ref] = future
         self._risk.note_accepted(bracket_id, request)
-        orders = len(decision.bracket.orders)
-        self._promised += orders
-        future.add_done_callback(lambda done: self._accepted(done, row, bracket_id, orders))
+        self._promised += places
+        future.add_done_callback(lambda done: self._accepted(done, row, bracket_id, places))
+        return True
 
-    def _accepted(self, done: "asyncio.Future[None]", row: QueuedRequest, bracket_id: BracketId, orders: int) -> None:
+    def _accepted(self, done: "asyncio.Future[None]", row: QueuedRequest, bracket_id: BracketId, places: int) -> None:
         self._accepting.pop(row.client_ref, None)
-        self._promised -= orders
+        self._promised -= places
         error = None if done.cancelled() else done.exception()
         if done.cancelled() or error is not None:
             log.error("acceptance_failed", client_ref=row.client_ref, error=str(error))

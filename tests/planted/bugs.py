@@ -618,7 +618,7 @@ UNSEEN: tuple[Bug, ...] = (
     Bug(
         "no-ceiling",
         "otocod/engine/gate.py",
-        "        return len(self._sent_us) + promised < self.limits.orders_per_minute\n",
+        "        return len(self._sent_us) + promised + min(wanted, ceiling) <= ceiling\n",
         "        return True\n",
         "entries are not held back by orders_per_minute",
     ),

@@ -294,8 +294,7 @@ def _posts(truth: Json, dump: Json, books: Books) -> list[str]:
     for at_us in entries.values():
         for n, begin_us in enumerate(at_us):
             within = sum(begin_us <= later_us < begin_us + _CEILING_WINDOW_US for later_us in at_us[n:])
-            # A group of three is let in by the room for one.
-            if within > truth["orders_per_minute"] + 2:
+            if within > truth["orders_per_minute"]:
                 found.append(f"S13 {within} orders of entries in a minute, of {truth['orders_per_minute']} allowed")
                 break
     warned = {(alarm["life"], alarm["bracket_id"]) for alarm in truth["alarms"] if alarm["code"] == "over_ceiling"}

@@ -12,7 +12,7 @@ from otocod.domain.ids import AccountNumber
 from otocod.domain.orders import Order
 from otocod.domain.specs import Action, OrderSpec, Role
 from otocod.domain.spreads import surplus_legs
-from otocod.engine.gate import MAX_QUANTITY, LastGate, Limits
+from otocod.engine.gate import MAX_QUANTITY, LastGate, Limits, places_of
 from tests.support.stored_records import ACCOUNT, START_US, accepted, entry_filled, spread
 
 MINUTE_US = 60_000_000
@@ -170,6 +170,37 @@ def test_ceiling_counts_the_entries_that_are_promised_and_not_sent_yet() -> None
     doorkeeper = gate(orders_per_minute=3)
     assert doorkeeper.has_room(START_US, promised=2)
     assert not doorkeeper.has_room(START_US, promised=3)
+
+
+@pytest.mark.covers("F122")
+def test_group_of_an_entry_has_its_place_and_one_for_the_entry_that_follows_a_refused_group() -> None:
+    doorkeeper = gate(orders_per_minute=5)
+    group = accepted()
+    entry = group.orders[0]
+    name = entry.external_identifier
+    exits = [
+        replace(order, external_identifier=group.staged[-n][1], group=name)
+        for n, order in enumerate(exiting().exits, 1)
+    ]
+    group = replace(group, orders=(replace(entry, group=name), *exits))
+    members = [Member(order.external_identifier, order.role, order.spec) for order in group.orders]
+    assert doorkeeper.has_room(START_US, promised=1, wanted=places_of(3))
+    assert not doorkeeper.has_room(START_US, promised=2, wanted=places_of(3))
+    doorkeeper.note_posted(group, members, START_US)
+    assert doorkeeper.has_room(START_US)
+    assert not doorkeeper.has_room(START_US, wanted=2)
+    again = replace(entry, external_identifier=group.staged[0][1])
+    alone = Member(again.external_identifier, Role.ENTRY, again.spec)
+    doorkeeper.note_posted(replace(group, orders=(*group.orders, again)), [alone], START_US)
+    assert doorkeeper.has_room(START_US), "its place was kept"
+    assert doorkeeper.posted_count == 4
+
+
+def test_group_that_the_ceiling_has_no_room_for_at_all_leaves_when_nothing_else_has() -> None:
+    doorkeeper, bracket = gate(orders_per_minute=2), exiting()
+    assert doorkeeper.has_room(START_US, wanted=places_of(3))
+    doorkeeper.note_posted(bracket, [member_of(bracket, Role.STOP)], START_US)
+    assert not doorkeeper.has_room(START_US, wanted=places_of(3))
 
 
 @pytest.mark.covers("F122")

@@ -276,6 +276,16 @@ async def test_ceiling_counts_acceptances_whose_commit_is_still_under_way() -> N
     assert len(desk.acceptances) == len(desk.sent) == 2
 
 
+@pytest.mark.covers("F122")
+async def test_group_waits_until_the_ceiling_has_room_for_all_of_it_and_for_its_entry_alone() -> None:
+    desk = Desk(orders_per_minute=7)
+    desk.queue.put(*(row(number, protection="native-otoco") for number in range(2)))
+    await pass_s(50)
+    assert [len(change.after.orders) for change in desk.acceptances] == [3]
+    await pass_s(20)
+    assert len(desk.acceptances) == 2
+
+
 async def test_halt_that_comes_while_the_modes_are_being_asked_for_leaves_the_row_new() -> None:
     desk = Desk()
     hold = desk.broker.hold("dry_run")
