@@ -150,7 +150,8 @@ def _has_not_acted(order: StoredOrder) -> bool:
 
 
 def _exits_within_entry(bracket: StoredBracket) -> Found:
-    if bracket.outcome == "DOUBLE_EXIT" or any(words in bracket.told for words in _SURPLUS_WORDS):
+    # What a released bracket's orders do is the account's own affair, as its request or a person has said.
+    if bracket.outcome in ("DOUBLE_EXIT", "RELEASED") or any(words in bracket.told for words in _SURPLUS_WORDS):
         return
     opened = filled_by_leg(bracket, bracket.entries)
     for symbol, closed in filled_by_leg(bracket, bracket.exits).items():

@@ -166,7 +166,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._window_us, self._turns = self.now_us, 0
         if self._turns > _MOST_TURNS:
             raise RunsInCircles(f"{_MOST_TURNS} turns at {self.time():.6f} s")
-        if self._ready and self._turns % _TURNS_A_US == 0:
+        if self._turns % _TURNS_A_US == 0 and (self._ready or self._turns):
             self.now_us += 1  # whoever waits for less than time's grain would wait for ever
 
     def _failed(self, context: dict[str, Any]) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 _TERMINAL = frozenset({"Filled", "Cancelled", "Expired", "Rejected", "Removed", "Partially Removed"})
+_TRIED_AGAIN_S = 0.5
 # Happen a few times in a run, at random moments.
 _VISITS = (
     "outage",
@@ -148,9 +149,18 @@ class Meddler:
         self._world.rules.patch({name: defaults[name] for name in kept})
         if self._world.is_market_closed:
             self._market_opens()
+        self._clear_foreign()
+
+    def _clear_foreign(self) -> None:
+        """A person takes their own orders away, and tries again where the broker does not let one go yet."""
         for order in self._living():
             if order["id"] in self._foreign:
-                self._cancel_by_hand(order["id"])
+                try:
+                    self._cancel_by_hand(order["id"])
+                except Refused:
+                    self._world.expect(_TRIED_AGAIN_S)
+                    self._world.later(_TRIED_AGAIN_S, self._clear_foreign)
+                    return
 
     def _random(self, name: str) -> Any:
         return self._world.plan.random(name)

@@ -206,7 +206,8 @@ def _record(quiet: _Quiet, story: _Story, bracket: Json) -> list[str]:
     first = next((moment for moment in story.moments if moment.has_fill), None)
     if flat is None or first is None or bracket["is_unprotected"]:
         return []
-    if not quiet.is_quiet(first.at_us, flat.at_us):
+    # The news of the last fill has to arrive, too: an outage a moment after it is counted as time without protection.
+    if not quiet.is_quiet(first.at_us, flat.at_us + _RECORD_US):
         return []
     bare_us = sum(
         length_us

@@ -266,6 +266,13 @@ def test_exits_that_filled_more_than_the_entry_violate_s5(database: Database) ->
     assert found[0].text == "exits have filled 2 of AAPL  261218C00155000, entries 1: surplus not told of"
 
 
+def test_orders_of_a_released_bracket_may_fill_beyond_its_entry(database: Database) -> None:
+    database.fill(TARGET)
+    database.fill(STOP)
+    database.set_bracket(WORKING, "outcome", "RELEASED")
+    assert "S5" not in database.rules()
+
+
 @pytest.mark.parametrize("named_by", ["outcome", "attention", "journal"])
 def test_surplus_that_a_person_was_told_of_is_no_violation_of_s5(database: Database, named_by: str) -> None:
     database.fill(TARGET)
