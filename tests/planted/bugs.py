@@ -308,8 +308,8 @@ _KNOWING = (
     Bug(
         "slot-lost-with-a-failed-request",
         "otocod/engine/slots.py",
-        "        try:\n            yield\n        finally:\n            self._free += 1\n            self._wake()\n",
-        "        yield\n        self._free += 1\n        self._wake()\n",
+        "        try:\n            yield\n        finally:\n            self.give_back()\n",
+        "        yield\n        self.give_back()\n",
         "a request that raises does not give its place back",
         under=("reads_fail",),
     ),
