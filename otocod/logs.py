@@ -62,6 +62,7 @@ EVENTS: Mapping[str, str] = {
     "ready": "the broker has been reconciled and requests are taken",
     "reconcile_failed": "a listing failed and is tried again",
     "reconciled": "the start has joined the broker's listing to what was known",
+    "rehearsal_differed": "what left at a fill is not what the decision on it asks for: a bug; it is put right",
     "request_accepted": "a queue row became a bracket",
     "request_rejected": "a queue row was answered with its reasons",
     "resumed": "new entries are allowed again; `by` says who asked",

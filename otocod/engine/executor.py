@@ -59,7 +59,7 @@ _Told = Callable[[Outcome], None]
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A submit or cancel that has ended, for whoever counts them. `bracket` is as it was when it was decided."""
+    """A submit or cancel that has ended, for whoever counts them. `bracket` is as it stands with the answer."""
 
     kind: str  # submit, cancel
     role: Role
@@ -258,9 +258,9 @@ class Executor:
         names = tuple(member.external_identifier for member in members)
         if isinstance(outcome, NotSent):
             self._gate.note_not_sent(members)
-        self._deliver(bracket.bracket_id, event_from_outcome(names, outcome))
+        after = self._deliver(bracket.bracket_id, event_from_outcome(names, outcome)) or bracket
         now_us = self._clock.now_us()
-        self.on_answered(Answered("submit", members[0].role, bracket, members, posted_us, now_us, outcome))
+        self.on_answered(Answered("submit", members[0].role, after, members, posted_us, now_us, outcome))
 
     # Cancels.
 

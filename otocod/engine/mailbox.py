@@ -3,6 +3,9 @@
 `decide` is synchronous and so is everything between reading a record and replacing it, so two events of one bracket
 never overlap: the order in which `deliver` is called is the order in which they happen. What must not wait for the disk
 leaves at once; the change is handed to the store in the same breath, and the rest leaves when it is durable.
+
+What a whole fill asks for is decided before it comes, where that can be (`domain/rehearsal`), and leaves before the
+decision on what was really said is made; both happen in the same breath, so nobody sees the one without the other.
 """
 
 import asyncio
@@ -11,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from operator import itemgetter
 
 from otocod.domain.brackets import Bracket, BracketState
-from otocod.domain.commands import Command, Member, ReplaceOrder, SubmitComplex, SubmitOrder
+from otocod.domain.commands import Command, Member, RaiseAlarm, ReplaceOrder, SubmitComplex, SubmitOrder
 from otocod.domain.decide import decide_all
 from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.errors import DomainError
 from otocod.domain.events import Event
 from otocod.domain.ids import BracketId, BrokerOrderId, ComplexOrderId, ExternalIdentifier
 from otocod.domain.orders import OrderReport
+from otocod.domain.rehearsal import Rehearsal, sends_of
 from otocod.domain.steps import (
     Accepted,
     Given,
@@ -29,6 +33,7 @@ from otocod.domain.steps import (
     frozen_record,
     require_invariants,
 )
+from otocod.engine.rehearsals import Rehearsals
 from otocod.logs import get_log
 from otocod.ports.clock import Clock
 from otocod.ports.store import AcceptedRow, BracketChange, Setting, Store, StoreFailed
@@ -82,6 +87,7 @@ class Mailboxes:
         self._on_store_recovery = on_store_recovery
         self._has_failed = False
         self.brackets: dict[BracketId, Bracket] = {}
+        self.rehearsals = Rehearsals(clock, self.brackets.get)
         self._by_external_identifier: dict[ExternalIdentifier, BracketId] = {}
         self._by_broker_order_id: dict[BrokerOrderId, BracketId] = {}
         self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
@@ -98,6 +104,7 @@ class Mailboxes:
         for bracket in brackets:
             self.brackets[bracket.bracket_id] = self._durable[bracket.bracket_id] = bracket
             self._index(None, bracket)
+            self.rehearsals.changed(bracket)
             self._on_changed(bracket)
 
     def open_brackets(self) -> tuple[Bracket, ...]:
@@ -164,6 +171,7 @@ class Mailboxes:
         if before is None:
             return None
         now_us = self._clock.now_us()
+        rehearsal = self._send_rehearsed(before, events, now_us)
         try:
             decision = decide_all(before, events, now_us)
             if decision.bracket is not before:
@@ -172,15 +180,45 @@ class Mailboxes:
             names = ", ".join(type(event).__name__ for event in events)
             log.exception("decision_failed", bracket_id=bracket_id, told=names)
             decision = frozen_decision(before, events, error)
-        self._take(before, decision, Told(now_us, events))
+        if rehearsal is not None and sends_of(decision.commands) != rehearsal.sends:
+            self._take_rehearsed(rehearsal)
+            return self.deliver(bracket_id, *events)
+        self._take(before, decision, Told(now_us, events), has_sent=rehearsal is not None)
         return decision.bracket
 
-    def _take(self, before: Bracket, decision: Decision, given: Given) -> None:
+    def _send_rehearsed(self, before: Bracket, events: Sequence[Event], now_us: int) -> Rehearsal | None:
+        """Sends what was decided beforehand about just this, if anything was: then the decision itself comes after."""
+        rehearsal = self.rehearsals.of(before, events, now_us)
+        if rehearsal is None or any(self._must_wait(before.bracket_id, command) for command in rehearsal.sends):
+            return None
+        for command in rehearsal.sends:
+            self._run_command(rehearsal.shown, command)
+        self.rehearsals.used += 1
+        return rehearsal
+
+    def _take_rehearsed(self, rehearsal: Rehearsal) -> None:
+        """Something else left than the decision on the news asks for: a bug of ours. The record is told the news that
+        was rehearsed, by which it knows what left; what it is told next puts right what was not wanted.
+        """
+        before, event = rehearsal.before, rehearsal.event
+        text = (
+            f"what was decided before a fill differs from what was decided after it (order {event.external_identifier})"
+        )
+        log.error("rehearsal_differed", bracket_id=before.bracket_id, external_identifier=event.external_identifier)
+        decision = decide_all(before, (event,), rehearsal.at_us)
+        self._take(before, decision, Told(rehearsal.at_us, (event,)), has_sent=True)
+        self._run_command(decision.bracket, RaiseAlarm("rehearsal_differed", text))
+
+    def _take(self, before: Bracket, decision: Decision, given: Given, *, has_sent: bool = False) -> None:
+        """`has_sent`: what reaches the market has left already."""
         after = decision.bracket
         bracket_id = after.bracket_id
         self.brackets[bracket_id] = after
         late: list[Command] = []
+        sent = sends_of(decision.commands) if has_sent else ()
         for command in decision.commands:
+            if command in sent:
+                continue
             if self._must_wait(bracket_id, command):
                 late.append(replace(command, after_commit=True))
             else:
@@ -188,6 +226,7 @@ class Mailboxes:
         if after is not before:
             self._index(before, after)
             self._set_deadline(bracket_id, after.wake_at_us)
+            self.rehearsals.changed(after)
             self._on_changed(after)
             if after.state is BracketState.CLOSED and before.state is not BracketState.CLOSED:
                 self._on_closed(after)
@@ -366,6 +405,7 @@ class Mailboxes:
         self._last_commit.pop(bracket_id, None)
         self._durable.pop(bracket_id, None)
         self._set_deadline(bracket_id, None)
+        self.rehearsals.forget(bracket_id)
         self._on_forgotten(bracket_id)
         for order in bracket.orders:
             self._by_external_identifier.pop(order.external_identifier, None)

@@ -61,6 +61,7 @@ log = get_log(__name__)
 REQUEST_SLOTS = 8
 PROTECTION_SLOTS = 2
 STOP_LIMIT_S = 8.0
+_ENDED_FIRST = frozenset({"intake", "reconciler", "halts", "quotes", "times", "probes", "rehearsals"})
 # The start does not wait for a stream for ever: REST is the reference, the stream only makes it quick.
 STREAM_PATIENCE_S = 5.0
 _LOGIN_LOOK_S = 2.0
@@ -279,6 +280,7 @@ class Supervisor:
         if self.times is not None:
             self._spawn(self.times.run(), "times")
         self._spawn(self.halts.run(), "halts")
+        self._spawn(self.mailboxes.rehearsals.run(), "rehearsals")
         if self._past_requests:
             self._spawn(self.capabilities.run(self._past_requests), "probes")
         self.reconciler.last_completed_us = self.clock.now_us()
@@ -324,7 +326,7 @@ class Supervisor:
         self.is_ready = False
         self.scheduler.stop()
         for task in list(self._tasks):
-            if task is start or task.get_name() in ("intake", "reconciler", "halts", "quotes", "times", "probes"):
+            if task is start or task.get_name() in _ENDED_FIRST:
                 task.cancel()
         is_drained = await self._drain(STOP_LIMIT_S)
         is_drained = await self._drain_broker(1.0) and is_drained

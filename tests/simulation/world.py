@@ -282,7 +282,7 @@ class World:
             }
         )
         is_shared = alarm.code == "stranger" and any(known["is_ousted"] for known in self.lives)
-        if alarm.code in ("stranger", "order_denied") and not is_shared:
+        if alarm.code in ("stranger", "order_denied", "rehearsal_differed") and not is_shared:
             self.violation(f"D3 alarm {alarm.code}: {alarm.text}")
 
     def _loop_failed(self, context: dict[str, Any]) -> None:
