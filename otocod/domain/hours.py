@@ -23,6 +23,15 @@ from otocod.domain.turn import Turn
 
 def hours_resolved(turn: Turn, event: HoursResolved) -> None:
     turn.set(hours=(event.opens_at_us, event.closes_at_us), last_day=event.last_day)
+    if turn.bracket.retry_exits_at_us is not None:
+        # What waits may wait for an open that has been, by hours that were wrong or by a clock that was.
+        limit_us = turn.bracket.policy.unprotected_limit_us
+        turn.set(retry_exits_at_us=min(turn.bracket.retry_exits_at_us, _retry_at_us(turn, limit_us)))
+
+
+def _retry_at_us(turn: Turn, pause_us: int) -> int:
+    is_closed = is_market_closed(turn.bracket, turn.now_us)
+    return retry_before_open_us(turn.bracket, turn.now_us, pause_us) if is_closed else turn.now_us + pause_us
 
 
 def is_market_closed(bracket: Bracket, now_us: int) -> bool:
@@ -30,6 +39,13 @@ def is_market_closed(bracket: Bracket, now_us: int) -> bool:
         return False
     opens_us, closes_us = bracket.hours
     return now_us < opens_us or closes_us <= now_us < closes_us + HOURS_TOLD_LATE_US
+
+
+def reopens_us(bracket: Bracket, now_us: int) -> int:
+    """When a market that is closed counts as open again, as far as can be told now."""
+    assert bracket.hours is not None
+    opens_us, closes_us = bracket.hours
+    return opens_us if now_us < opens_us else closes_us + HOURS_TOLD_LATE_US
 
 
 def retry_before_open_us(bracket: Bracket, now_us: int, pause_us: int) -> int:

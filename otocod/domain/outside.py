@@ -36,7 +36,7 @@ def learn_positions(turn: Turn, event: PositionsDisagreed) -> None:
 def _words(gone: int, symbol: str, how: Settlement | None) -> str:
     if how is None:
         return f"{gone} of {symbol.strip()}"
-    delivery = ", whose underlying is not this bracket's," if how.delivers else ""
+    delivery = " (its underlying is not this bracket's)" if how.delivers else ""
     return f"{gone} of {symbol.strip()} by {how.value.lower()}{delivery}"
 
 

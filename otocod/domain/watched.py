@@ -16,6 +16,7 @@ from decimal import Decimal
 from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, Watched, WatchKind
 from otocod.domain.events import QuotesJudged, WatchTriggered
 from otocod.domain.exits import trigger_net_price
+from otocod.domain.hours import is_market_closed, reopens_us
 from otocod.domain.orders import Order, OrderState
 from otocod.domain.request_types import StopMarket
 from otocod.domain.specs import OrderSpec, OrderType, Protection, Role
@@ -75,6 +76,8 @@ def watch_triggered(turn: Turn, event: WatchTriggered) -> None:
     is_open = bracket.state in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE)
     if not is_current or not is_open or bracket.is_held or bracket.close is not None:
         return  # said of what is not watched any more
+    if is_market_closed(bracket, turn.now_us):
+        return
     match event.kind:
         case WatchKind.TARGET_REACHED:
             turn.set(swap_since_us=turn.now_us, moving_since_us=turn.now_us)
@@ -102,6 +105,12 @@ def tend_watch(turn: Turn, specs: dict[Role, OrderSpec]) -> None:
     role = watched_role(turn.bracket)
     if role is None:
         turn.set(watch=None, swap_since_us=None, blind_since_us=None)
+        return
+    if is_market_closed(turn.bracket, turn.now_us):
+        # Nobody trades at what the quotes say now: to act on them would cost the exit that rests, and gain nothing.
+        turn.set(watch=None, blind_since_us=None)
+        turn.wake(reopens_us(turn.bracket, turn.now_us))
+        _mind_swap(turn)
         return
     _mind_quotes(turn, role)
     _mind_swap(turn)

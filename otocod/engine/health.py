@@ -18,7 +18,7 @@ from otocod.domain.timing import ENTRY_WINDOW_US, EXIT_WINDOW_US, STREAMLESS_WIN
 from otocod.engine.halts import HaltLevel
 from otocod.engine.mailbox import Mailboxes
 from otocod.engine.quotewatch import DELAYED_LEVEL
-from otocod.engine.reconciler import IDLE_INTERVAL_S, Reconciler
+from otocod.engine.reconciler import CLOCK_DRIFT_US, IDLE_INTERVAL_S, Reconciler
 from otocod.engine.supervisor import Supervisor
 from otocod.logs import masked_account
 from otocod.ports.admin import JsonObject
@@ -33,7 +33,6 @@ _LOOK_EVERY_S = 2.0
 _SLICE = 100
 # What the core is given beyond its own window before somebody else says so.
 _GRACE_US = 5 * SECOND_US
-CLOCK_DRIFT_US = 2 * SECOND_US
 _STALE_INTERVALS = 5
 
 

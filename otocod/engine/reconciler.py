@@ -31,6 +31,7 @@ from otocod.ports.clock import Clock
 log = get_log(__name__)
 
 SECOND_US = 1_000_000
+CLOCK_DRIFT_US = 2 * SECOND_US  # up to here the two clocks count as the same: the broker tells whole seconds
 IDLE_INTERVAL_S = 60.0
 # A sweep never runs more often than this many times its own length: the broker's limits are not published.
 SWEEP_SHARE = 20

@@ -145,6 +145,7 @@ class Supervisor:
                 zone_offsets=zone_offsets,
                 open_brackets=self.mailboxes.open_brackets,
                 deliver=self.tell,
+                broker_clock_offset_us=lambda: self.reconciler.clock_offset_us,
             )
         self.adoption = Adoption(store, broker, clock)
         self.router = Router(self.mailboxes, store, on_stranger=self._stranger)

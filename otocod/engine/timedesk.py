@@ -1,4 +1,8 @@
-"""What a bracket is told of the clock: when its first time exit is due, and its market's hours, when they change."""
+"""What a bracket is told of the clock: when its first time exit is due, and its market's hours, when they change.
+
+A calendar speaks of true time, a bracket lives by this machine's clock. Where the two are apart, which the broker's own
+answers tell, all that is told is moved: a clock that is an hour slow must not keep a position bare until its own open.
+"""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -11,6 +15,7 @@ from otocod.domain.sessions import LATE_UNDERLYINGS, Calendar, new_york_day
 from otocod.domain.specs import InstrumentType
 from otocod.domain.spreads import spread_of
 from otocod.domain.time_exits import ClockTime, OnDay, Position, ZoneOffsets, earliest
+from otocod.engine.reconciler import CLOCK_DRIFT_US
 from otocod.logs import get_log
 from otocod.ports.broker import ReadFailed
 from otocod.ports.clock import Clock
@@ -39,13 +44,17 @@ class TimeDesk:
         zone_offsets: Callable[[str, int, int], ZoneOffsets],
         open_brackets: Callable[[], Iterable[Bracket]],
         deliver: Callable[[BracketId, Event], object],
+        broker_clock_offset_us: Callable[[], int],
     ) -> None:
-        """`zone_offsets` raises ValueError for a name that is no zone of this machine."""
+        """`zone_offsets` raises ValueError for a name that is no zone of this machine. `broker_clock_offset_us`: the
+        broker's clock minus ours, good to about a second.
+        """
         self._sessions = sessions
         self._clock = clock
         self._zone_offsets = zone_offsets
         self._open_brackets = open_brackets
         self._deliver = deliver
+        self._broker_clock_offset_us = broker_clock_offset_us
         self._asked: set[BracketId] = set()  # what cannot be told now is told when the calendar is read again
         self._waiting: set[BracketId] = set()
         self._without_hours: set[BracketId] = set()
@@ -86,11 +95,15 @@ class TimeDesk:
 
     def _until_close_s(self) -> float:
         """Until the next session of somebody's legs is over, and the one after it is theirs."""
-        now_us = self._clock.now_us()
+        now_us = self._clock.now_us() + self._offset_us()
         calendar = self._sessions.calendar
         closes = (calendar.next_close_us(now_us), calendar.next_close_us(now_us, is_late=True))
         nearest = min((at_us for at_us in closes if at_us is not None), default=now_us + 3_600 * _SECOND_US)
         return (nearest - now_us) / _SECOND_US + 0.1
+
+    def _offset_us(self) -> int:
+        offset_us = self._broker_clock_offset_us()
+        return offset_us if abs(offset_us) > CLOCK_DRIFT_US else 0
 
     def _resolve_waiting(self) -> None:
         waiting, self._waiting = self._waiting, set()
@@ -107,7 +120,7 @@ class TimeDesk:
     def _tell_hours(self, bracket: Bracket) -> None:
         if bracket.first_fill_us is None or bracket.state is BracketState.CLOSED:
             return
-        event = hours_of(bracket, self._sessions.calendar, self._clock.now_us())
+        event = hours_of(bracket, self._sessions.calendar, self._clock.now_us(), self._offset_us())
         if event is None or (bracket.hours, bracket.last_day) == (
             (event.opens_at_us, event.closes_at_us),
             event.last_day,
@@ -119,11 +132,12 @@ class TimeDesk:
         rules = bracket.request.time_exits
         if not rules or bracket.first_fill_us is None or bracket.state is BracketState.CLOSED:
             return
-        found = earliest(rules, _position(bracket), self._sessions.calendar, self._zones(bracket))
+        offset_us = self._offset_us()
+        found = earliest(rules, _position(bracket, offset_us), self._sessions.calendar, self._zones(bracket))
         if found is None:
             log.warning("time_exit_unknown", bracket_id=bracket.bracket_id)
-        elif found[1].at_us != bracket.time_exit_us:
-            self._deliver(bracket.bracket_id, TimeExitResolved(found[1].at_us))
+        elif found[1].at_us - offset_us != bracket.time_exit_us:
+            self._deliver(bracket.bracket_id, TimeExitResolved(found[1].at_us - offset_us))
 
     def _zones(self, bracket: Bracket) -> dict[str, ZoneOffsets]:
         names = {
@@ -141,18 +155,26 @@ class TimeDesk:
         return found
 
 
-def hours_of(bracket: Bracket, calendar: Calendar, now_us: int) -> HoursResolved | None:
-    """None where the calendar is not that of the legs (futures trade by another), or does not reach so far."""
+def hours_of(bracket: Bracket, calendar: Calendar, now_us: int, offset_us: int = 0) -> HoursResolved | None:
+    """By the clock that says `now_us`, which is behind true time by `offset_us`. None where the calendar is not that of
+    the legs (futures trade by another), or does not reach so far.
+    """
     if any(leg.instrument_type not in _BY_EXCHANGES for leg in bracket.request.entry.legs):
         return None
-    position = _position(bracket)
+    position = _position(bracket, offset_us)
+    true_us = now_us + offset_us
     # On its last day an option stops with the regular session, whatever its underlying.
-    is_late = position.is_late and position.expires_on != new_york_day(now_us)
-    session = calendar.session_from(now_us, is_late=is_late)
+    is_late = position.is_late and position.expires_on != new_york_day(true_us)
+    session = calendar.session_from(true_us, is_late=is_late)
     if session is None:
         return None
     closes_us = session.closes(is_late=position.is_late and session.day != position.expires_on)
-    return HoursResolved(session.opens_at_us, closes_us, _last_day(bracket, calendar))
+    last_day = _last_day(bracket, calendar)
+    return HoursResolved(
+        session.opens_at_us - offset_us,
+        closes_us - offset_us,
+        None if last_day is None else (last_day[0] - offset_us, last_day[1] - offset_us),
+    )
 
 
 def _last_day(bracket: Bracket, calendar: Calendar) -> tuple[int, int] | None:
@@ -170,12 +192,12 @@ def _last_day(bracket: Bracket, calendar: Calendar) -> tuple[int, int] | None:
     return None if session is None else (session.opens_at_us, session.closes_at_us)
 
 
-def _position(bracket: Bracket) -> Position:
+def _position(bracket: Bracket, offset_us: int) -> Position:
     assert bracket.first_fill_us is not None
     instruments = spread_of(bracket.request.entry.legs).instruments
     expiries = [instrument.expires_on for instrument in instruments if instrument.expires_on is not None]
     return Position(
-        first_fill_us=bracket.first_fill_us,
+        first_fill_us=bracket.first_fill_us + offset_us,
         expires_on=min(expiries, default=None),
         is_late=any(instrument.underlying in LATE_UNDERLYINGS for instrument in instruments),
     )

@@ -55,7 +55,7 @@ def test_position_that_was_assigned_whole_ends_the_bracket_with_its_exits_cancel
         pair.paper.call("POST", f"/positions/{quote(symbol)}/settle", {"account": ACCOUNT, "how": how})
     closed = pair.daemon.until_state("assigned", "CLOSED", timeout_s=20)
     assert closed["outcome"] == "CLOSED_OUTSIDE"
-    assert "by assignment, whose underlying is not this bracket's" in closed["attention"]
+    assert "by assignment (its underlying is not this bracket's)" in closed["attention"]
     assert pair.paper.orders(spread, status="Live") == []
 
 

@@ -114,7 +114,7 @@ class Books:
 
 
 def _taken_by_hand(log: list[Json], books: Books) -> set[str]:
-    """Legs whose position a person's own order has taken down, or an assignment has set."""
+    """Legs whose position a person's own order has taken down, a transfer has set or the clearing house has settled."""
     side = {
         leg["symbol"]: leg["action"].split()[0]
         for n in books.accepted
@@ -127,7 +127,7 @@ def _taken_by_hand(log: list[Json], books: Books) -> set[str]:
     return {
         entry["symbol"]
         for entry in log
-        if entry["event"] == "position-set"
+        if entry["event"] in ("position-set", "position-settled")
         or (
             entry["event"] == "fill"
             and entry["order-id"] in foreign

@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import fields
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from otocod.domain.brackets import BracketState
@@ -53,6 +54,7 @@ _VISITS = (
     "quotes_lie",
 )
 # What the exchange's rules are while the market is closed, and otherwise.
+_AFTER_EXPIRY_S = 90.0  # until the end of a position is believed, without a word of the stream
 _CLOSED, _OPEN = {"sessions": "closed"}, {"sessions": "always-open"}
 
 
@@ -120,6 +122,7 @@ class Meddler:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._foreign: set[int] = set()  # orders of a person's own
+        self._is_night = False
 
     def plan(self) -> None:
         plan = self._world.plan
@@ -129,6 +132,7 @@ class Meddler:
             random = plan.random(f"visits-{name}")
             for _ in range(random.randint(1, 2 + int(plan.rates[name] * 20))):
                 self._world.later(random.uniform(0.0, plan.active_s), self._visit, name)
+        self._plan_days()
 
     def _visit(self, name: str) -> None:
         if not self._world.is_calm:
@@ -147,7 +151,7 @@ class Meddler:
             "replace_race",
         )
         self._world.rules.patch({name: defaults[name] for name in kept})
-        if self._world.is_market_closed:
+        if self._world.is_market_closed and not self._is_night:
             self._market_opens()
         self._clear_foreign()
 
@@ -304,7 +308,42 @@ class Meddler:
 
     # The market's hours.
 
+    def _plan_days(self) -> None:
+        """By the calendar, which goes on when the faults have stopped."""
+        days = self._world.days
+        for today, tomorrow in pairwise(days):
+            self._world.later(today.closes_s, self._evening, tomorrow is days[-1])
+            self._world.later(tomorrow.opens_s, self._morning)
+        if days:
+            self._world.expect(days[-1].opens_s + _AFTER_EXPIRY_S)
+
+    def _morning(self) -> None:
+        self._is_night = False
+        self._market_opens()
+
+    def _evening(self, is_of_expiry: bool) -> None:
+        world = self._world
+        self._is_night = True
+        world.struck()
+        self._market_closes()
+        if not is_of_expiry:
+            return
+        world.trace("market", "the options expire")
+        for order in self._living():
+            if not order["legs"][0]["symbol"].isalpha():
+                with suppress(Refused):
+                    world.act(partial(world.exchange.expire, order["id"], now_us=world.now_us))
+        for symbol in world.exchange.true_positions(world.accounts[0]):
+            if not symbol.isalpha():
+                settling = Settling(symbol, "expiration", None, None)
+                world.act(partial(world.exchange.settle, world.accounts[0], settling, now_us=world.now_us))
+
     def _closed_market(self) -> None:
+        if not self._world.is_market_closed:
+            self._market_closes()
+            self._world.later(self._random("closed_market").choice((1.0, 8.0, 25.0)), self._market_opens)
+
+    def _market_closes(self) -> None:
         world = self._world
         if world.is_market_closed:
             return
@@ -313,11 +352,10 @@ class Meddler:
         world.act(lambda: lifecycle.close_session(world.exchange._state, world.now_us))
         world.rules.patch(_CLOSED)
         world.act(lambda: None)
-        world.later(self._random("closed_market").choice((1.0, 8.0, 25.0)), self._market_opens)
 
     def _market_opens(self) -> None:
         world = self._world
-        if world.is_market_closed:
+        if world.is_market_closed and not self._is_night:
             world.is_market_closed = False
             world.struck()
             world.trace("market", "opens")

@@ -28,13 +28,14 @@ if TYPE_CHECKING:
     from otocod.ports.requests import QueuedRequest
 
 Json = dict[str, Any]
-# A person at the platform, or the broker on its own account, may undo any protection; a proxy may double any request.
-# What then becomes of a position says little of the program that had cared for it.
+# A person at the platform, the end of the options, or the broker on its own account may undo any protection; a proxy
+# may double any request. What then becomes of a position says little of the program that had cared for it.
 NOT_COMPARED = frozenset(
     {
         "hand_cancels",
         "hand_edits",
         "hand_closes",
+        "hours",
         "foreign_orders",
         "operator",
         "second_daemon",

@@ -60,6 +60,7 @@ FAULT_CLASSES |= (
         "quotes_down": "the quote feed goes away, with and without saying so",
         "quotes_lie": "one leg's quote is wrong for a moment",
         "shares": "shares instead of options",
+        "hours": "days of some minutes with nights between, the last one the options' own; time exits",
     }
 )
 # One seed in so many runs on the real store and a real file.

@@ -28,7 +28,9 @@ _ALARM_US = 28 * _SECOND_US  # L8, beyond the limit of the settings: a fill that
 # A daemon that cannot read cannot know.
 _BLINDING = frozenset({"outage", "token_death", "reads_fail", "slow", "listing_lag"})
 # Of these the exchange itself is slow or says no, all the time, without anything striking.
-_SLOW_RULES = frozenset({"position_lag", "refusals", "odd_rules", "listing_lag", "cancel_race", "closed_market"})
+_SLOW_RULES = frozenset(
+    {"position_lag", "refusals", "odd_rules", "listing_lag", "cancel_race", "closed_market", "hours"}
+)
 # Requests in ten seconds: sweeps, three reads for each order, and what an unknown outcome costs.
 _MOST_REQUESTS = 150
 

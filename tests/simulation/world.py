@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import otocod.logs
 from otocod.adapters.clock import SystemClock
+from otocod.adapters.zones import zone_offsets
 from otocod.domain.brackets import OnDoubleExit, OnUnprotectable, Policy
 from otocod.domain.commands import Member
 from otocod.domain.ids import AccountNumber, BracketId, RequestId
@@ -26,6 +27,7 @@ from otocod.ports.requests import QueuedRequest, RequestAnswer
 from otocod.ports.store import Alarm, BracketChange, Change, StoreFailed
 from tests.simulation.broker import SimBroker
 from tests.simulation.disk import Disk, DiskFront, describe, plain_bracket, plain_journal
+from tests.simulation.hours import Day, SimSessions, draw_days, draw_time_exits
 from tests.simulation.loop import SECOND_US, VirtualLoop
 from tests.simulation.meddling import Meddler, draw_rules
 from tests.simulation.plan import Plan
@@ -89,6 +91,8 @@ class Life:
             drain_broker=self.broker.drain,
             on_ready=lambda: world.life_is_ready(number),
             feed=self.quotes,
+            sessions=SimSessions(world, world.days, START_US) if world.days else None,
+            zone_offsets=zone_offsets if world.days else None,
             holds_lock=lambda: self not in world.ousted,
         )
         self.task = world.loop.create_task(self.supervisor.run(), name=f"life-{number}")
@@ -162,6 +166,12 @@ class World:
         ]
         if plan.is_on("shares"):
             self.scenarios = [as_shares(found, plan.random(f"shares-{found.number}")) for found in self.scenarios]
+        self.days: tuple[Day, ...] = ()
+        if plan.is_on("hours"):
+            self.days = draw_days(plan.random("days"), plan.active_s)
+            for found in self.scenarios:
+                if plan.random("time-exits").random() < 0.5:
+                    found.request["time-exits"] = draw_time_exits(plan.random("time-exits"))
         self.rows: dict[str, QueuedRequest] = {}
         self.row_answers: dict[str, RequestAnswer] = {}
         self.posts: list[dict[str, Any]] = []

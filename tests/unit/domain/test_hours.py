@@ -3,10 +3,11 @@
 import pytest
 
 from otocod.domain.brackets import BracketState
-from otocod.domain.commands import ReadOrder, SubmitOrder
-from otocod.domain.events import AttentionAcknowledged, HoursResolved, QuotesJudged
+from otocod.domain.commands import CancelOrder, ReadOrder, SubmitOrder
+from otocod.domain.events import AttentionAcknowledged, HoursResolved, QuotesJudged, TimeReached, WatchTriggered
 from otocod.domain.orders import BrokerStatus, Refusal
 from otocod.domain.specs import Protection, Role
+from otocod.domain.timing import HOURS_TOLD_LATE_US
 from tests.support.core import Core
 from tests.support.desk import SECOND_US, START_US
 
@@ -158,3 +159,88 @@ def test_hours_that_were_not_told_anew_count_as_an_open_market() -> None:
     core.take(SubmitOrder)
     core.refuse(core.stop, refusal=REFUSED)
     assert core.bracket.rest is Role.TARGET, "the ladder moves: the stop is watched for"
+
+
+# What is watched for.
+
+
+def reach(core: Core) -> None:
+    watch = core.bracket.watch
+    assert watch is not None
+    core.tell(WatchTriggered(watch.kind, watch.level, watch.level))
+
+
+@pytest.mark.covers("F61")
+def test_target_reached_after_the_close_leaves_the_stop_where_it_is() -> None:
+    core = live()
+    until_close(core)
+    reach(core)
+    assert core.take(CancelOrder) == []
+    tell_session(core, 1)
+    assert core.bracket.watch is None
+    core.wait(NIGHT_S - 1)
+    assert core.bracket.watch is None
+    core.wait(2)
+    reach(core)
+    assert [command.external_identifier for command in core.take(CancelOrder)] == [core.stop.external_identifier]
+
+
+@pytest.mark.covers("F61")
+def test_watch_goes_on_when_nobody_tells_of_the_next_session() -> None:
+    core = live()
+    until_close(core)
+    core.tell(TimeReached())
+    assert core.bracket.watch is None
+    core.wait(HOURS_TOLD_LATE_US / SECOND_US)
+    assert core.bracket.watch is not None
+
+
+@pytest.mark.covers("F61")
+def test_night_without_usable_quotes_is_no_reason_to_rest_the_stop_that_is_watched_for() -> None:
+    core = Core(Protection.WATCHED, changes={"rest": "target"})
+    core.confirm(core.entry)
+    core.tell(QuotesJudged(is_usable=True))
+    core.fill_entry()
+    core.confirm(core.target)
+    tell_session(core, 0)
+    until_close(core)
+    tell_session(core, 1)
+    core.tell(QuotesJudged(is_usable=False, is_gap=True, why="stale"))
+    core.sent.clear()
+    core.wait(NIGHT_S - 1)
+    assert core.take(SubmitOrder) == []
+    assert state(core) is BracketState.EXITS_LIVE
+    assert core.alarms == []
+
+
+@pytest.mark.covers("F61")
+def test_target_in_the_stops_place_at_the_close_gives_way_to_it() -> None:
+    core = live()
+    until_close(core)
+    core.now_us -= 3 * SECOND_US
+    reach(core)
+    core.report(core.stop, BrokerStatus.CANCELLED)
+    core.confirm(core.target)
+    core.sent.clear()
+    core.wait(4)
+    tell_session(core, 1)
+    core.wait(8)
+    core.report(core.target, BrokerStatus.CANCELLED)
+    (again,) = core.take(SubmitOrder)
+    assert again.member.role is Role.STOP
+
+
+@pytest.mark.covers("F61", "F82")
+def test_exit_that_waits_for_an_open_by_wrong_hours_goes_again_once_they_are_told_right() -> None:
+    core = live()
+    until_close(core)
+    tell_session(core, 1)
+    core.report(core.stop, BrokerStatus.EXPIRED)
+    core.refuse(core.stop, refusal=REFUSED)
+    core.sent.clear()
+    core.wait(3600)
+    assert core.take(SubmitOrder) == []
+    core.tell(HoursResolved(core.now_us - HOUR_US, core.now_us + HOUR_US, None))
+    core.wait(core.bracket.policy.unprotected_limit_us / SECOND_US + 1)
+    (again,) = core.take(SubmitOrder)
+    assert again.member.role is Role.STOP

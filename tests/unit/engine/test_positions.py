@@ -266,7 +266,7 @@ async def test_position_that_the_ledger_accounts_for_is_proved_at_the_third_look
     await watch.look(1)
     assert taken(watch, live()) == {SHORT: 1, LONG: 1}
     attention = watch.attention(live()) or ""
-    assert "by assignment, whose underlying is not this bracket's" in attention
+    assert "by assignment (its underlying is not this bracket's)" in attention
     assert "by exercise" in attention
 
 

@@ -49,12 +49,14 @@ class Desk:
         self.hours: list[HoursResolved] = []
         self.sessions = Sessions()
         self.clock = LoopClock()
+        self.offset_us = 0
         self.desk = TimeDesk(
             self.sessions,
             self.clock,
             zone_offsets=zone_offsets,
             open_brackets=lambda: [self.bracket],
             deliver=self._deliver,
+            broker_clock_offset_us=lambda: self.offset_us,
         )
 
     def _deliver(self, bracket_id: BracketId, event: Event) -> Bracket:
@@ -139,6 +141,53 @@ async def test_hours_are_told_after_the_fill_and_the_next_ones_when_the_market_c
     assert [(each.opens_at_us, each.closes_at_us) for each in desk.hours] == [(OPEN_US, CLOSE_US)]
     await pass_s(3600)
     assert [(each.opens_at_us, each.closes_at_us) for each in desk.hours[1:]] == [(OPEN_US + DAY_US, CLOSE_US + DAY_US)]
+    task.cancel()
+
+
+@pytest.mark.covers("F82")
+@pytest.mark.parametrize("offset_us", [-86_400 * SECOND_US, 3_600 * SECOND_US])
+async def test_hours_are_told_by_a_clock_that_is_wrong_as_the_broker_has_them(offset_us: int) -> None:
+    right, wrong = Desk(), Desk()
+    for desk in (right, wrong):
+        desk.clock.ahead_us = 5 * 3600 * SECOND_US
+    wrong.clock.ahead_us -= offset_us
+    wrong.bracket = wrong.bracket.changed({"first_fill_us": START_US - offset_us})
+    wrong.offset_us = offset_us
+    tasks = []
+    for desk in (right, wrong):
+        tasks.append(asyncio.get_running_loop().create_task(desk.desk.run()))
+        desk.desk.bracket_changed(desk.bracket)
+    await pass_s(3602)
+    told = [[(each.opens_at_us, each.closes_at_us) for each in desk.hours] for desk in (right, wrong)]
+    assert len(told[0]) == 2, "of this session and of the next"
+    assert [(opens_us + offset_us, closes_us + offset_us) for opens_us, closes_us in told[1]] == told[0]
+    for task in tasks:
+        task.cancel()
+
+
+@pytest.mark.covers("F82")
+async def test_time_exit_of_a_wrong_clock_is_due_at_the_brokers_time_and_a_duration_by_its_own() -> None:
+    desk = Desk(BEFORE_CLOSE)
+    desk.offset_us = 3_600 * SECOND_US
+    task = asyncio.get_running_loop().create_task(desk.desk.run())
+    desk.desk.bracket_changed(desk.bracket)
+    await pass_s(1)
+    assert desk.told == [TimeExitResolved(CLOSE_US - 15 * 60 * SECOND_US - desk.offset_us)]
+    task.cancel()
+    lasting = Desk(AfterFill(90 * SECOND_US))
+    lasting.offset_us = 3_600 * SECOND_US
+    lasting.desk.bracket_changed(lasting.bracket)
+    await pass_s(0.01)
+    assert lasting.told == [TimeExitResolved(START_US + 90 * SECOND_US)]
+
+
+async def test_offset_of_a_second_is_the_broker_telling_whole_seconds() -> None:
+    desk = Desk(BEFORE_CLOSE)
+    desk.offset_us = SECOND_US
+    task = asyncio.get_running_loop().create_task(desk.desk.run())
+    desk.desk.bracket_changed(desk.bracket)
+    await pass_s(1)
+    assert desk.told == [TimeExitResolved(CLOSE_US - 15 * 60 * SECOND_US)]
     task.cancel()
 
 
