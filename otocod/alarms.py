@@ -78,6 +78,7 @@ ALARMS: Mapping[str, About] = {
     "quote_missing": About(_WARNING, "there are no quotes to price a close by"),
     "reconcile_stale": About(_ERROR, "no comparison with the broker has succeeded for long"),
     "rehearsal_differed": About(_CRITICAL, "orders left that the decision on the fill did not ask for: a bug"),
+    "retention_failed": About(_WARNING, "old journals could not be archived, or old answers not taken away"),
     "status_unrecognised": About(_WARNING, "the broker uses an order status that is not known here"),
     "stop_watched": About(_ERROR, "no stop is accepted: it is watched for by otocod instead"),
     "store_failed": About(_CRITICAL, "the database refused a change: no new entries, exits go on"),

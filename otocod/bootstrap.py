@@ -37,10 +37,13 @@ from otocod.adapters.queue.init import check_directory, init_queue
 from otocod.adapters.queue.reader import QueueReader
 from otocod.adapters.queue.rows import Answer, AnswerStatus, HandedRow, QueueRow
 from otocod.adapters.queue.worker import QueueAlarm
+from otocod.adapters.sqlite.archive import ArchiveFailed
 from otocod.adapters.sqlite.check import NotFit, require_fit
 from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
 from otocod.adapters.sqlite.migrate import SchemaTooNew, WrongIdentity, check_identity, upgrade
 from otocod.adapters.sqlite.reading import SqliteReadModel
+from otocod.adapters.sqlite.readmodel import at_text
+from otocod.adapters.sqlite.retention import Pruned, archive_journals, months_before_us
 from otocod.adapters.sqlite.store import SqliteStore
 from otocod.adapters.sqlite.usage import past_requests, usage_since
 from otocod.adapters.systemd import notify, notify_reloading, watchdog_interval_s
@@ -64,9 +67,9 @@ from otocod.engine.health import Health, engine_checks
 from otocod.engine.limits import DAY_US, RiskLimits
 from otocod.engine.operator import OperatorService
 from otocod.engine.supervisor import EngineSettings, LockLost, Supervisor, accounts_of
-from otocod.ports.admin import JsonList, JsonObject
+from otocod.ports.admin import AdminFailed, JsonList, JsonObject
 from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
-from otocod.ports.store import Alarm, BracketChange, Setting, Store
+from otocod.ports.store import Alarm, BracketChange, Setting, Store, StoreFailed
 
 log = logs.get_log(__name__)
 
@@ -75,6 +78,8 @@ _LOGIN_FAILURES = "login_failures"
 _WARM_EVERY_S = 30.0
 # Of the 10 s that a stop may take: for alarms that the disk did not take and that would be lost with the process.
 _FLUSH_S = 1.0
+# Other programs may hold the queue file.
+_TRIM_LIMIT_S = 600.0
 
 
 class _AlreadyRunning(Exception):
@@ -230,6 +235,7 @@ class _Daemon:
         self.auth: Authenticator | None = None
         self.supervisor: Supervisor | None = None
         self.alerts: Dispatcher | None = None
+        self.queue: _Queue | None = None
         self.deadman: DeadMan | None = None
         self._warming: asyncio.Task[None] | None = None
 
@@ -273,6 +279,7 @@ class _Daemon:
             times=StreamerTimes(heartbeat_interval_s=settings.heartbeat_interval_s),
         )
         queue = _Queue(settings.queue, self.clock, self._queue_alarm, figures.request_answered)
+        self.queue = queue
         self.supervisor = supervisor = Supervisor(
             settings=self._engine_settings(),
             broker=broker,
@@ -506,6 +513,41 @@ class _Daemon:
             *await asyncio.to_thread(surroundings_checks, places_of(self.settings, os.environ), os.environ),
         ]
 
+    async def prune(self) -> JsonObject:
+        retention, now_us = self.settings.retention, self.clock.now_us()
+        closed_before_us = months_before_us(now_us, retention.journal_months) if retention.journal_months else None
+        answered_before_us = now_us - retention.answers_days * DAY_US if retention.answers_days else None
+        pruned = Pruned(0, 0, ()) if closed_before_us is None else await self._archive(closed_before_us, now_us)
+        return {
+            "closed_before": None if closed_before_us is None else at_text(closed_before_us),
+            "brackets": pruned.brackets,
+            "rows": pruned.rows,
+            "archives": list(pruned.archives),
+            "answered_before": None if answered_before_us is None else at_text(answered_before_us),
+            "answers": 0 if answered_before_us is None else await self._trim(answered_before_us),
+        }
+
+    async def _archive(self, closed_before_us: int, now_us: int) -> Pruned:
+        assert self.store is not None
+        path = self.settings.state_db
+        try:
+            pruned = await archive_journals(self.store, path, closed_before_us=closed_before_us, now_us=now_us)
+        except (ArchiveFailed, StoreFailed, sqlite3.Error, OSError) as error:
+            raise AdminFailed(f"journals could not be archived, the rest stays in state.db: {error}") from None
+        log.info("journals_archived", brackets=pruned.brackets, rows=pruned.rows, archives=pruned.archives)
+        return pruned
+
+    async def _trim(self, answered_before_us: int) -> int:
+        assert self.queue is not None
+        try:
+            rows = await asyncio.wait_for(self.queue.trim(answered_before_us=answered_before_us), _TRIM_LIMIT_S)
+        except TimeoutError:
+            rows = None
+        if rows is None:
+            raise AdminFailed("the queue file was locked for too long: old answers stay until the next time")
+        log.info("queue_trimmed", rows=rows)
+        return rows
+
     async def reload(self) -> JsonObject:
         return self._reload()
 
@@ -636,6 +678,9 @@ class _Queue:
     def _batch(self, rows: Sequence[HandedRow]) -> None:
         assert self._take is not None
         self._take([_request(row) for row in rows])
+
+    def trim(self, *, answered_before_us: int) -> "asyncio.Future[int | None]":
+        return self._reader.trim(answered_before_us=answered_before_us)
 
     def answer(self, answers: Sequence[RequestAnswer]) -> None:
         self._reader.answer([_answer(answer) for answer in answers])

@@ -262,6 +262,20 @@ class LimitSettings(BaseModel):
     ] = 0
 
 
+class RetentionSettings(BaseModel):
+    """Section `retention`: how long what is over stays where it was, for `otocod db prune`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # A tax year and the next one's questions about it.
+    journal_months: Annotated[
+        int, About("journals of closed brackets stay in state.db so long", "months, 0: for ever", 0, 1200, live=True)
+    ] = 24
+    answers_days: Annotated[
+        int, About("answered rows stay in the queue file so long", "days, 0: for ever", 0, 36_500, live=True)
+    ] = 90
+
+
 class AlertSettings(BaseModel):
     """Section `alerts`: where alarms go. Addresses that hold a secret are credentials, as passwords are."""
 
@@ -398,6 +412,7 @@ class Settings(BaseSettings):
     )
     accept_versions: AcceptVersions = AcceptVersions()
     limits: LimitSettings = LimitSettings()
+    retention: RetentionSettings = RetentionSettings()
     alerts: AlertSettings = AlertSettings()
     metrics: MetricsSettings = MetricsSettings()
     web: WebSettings = WebSettings()
@@ -497,6 +512,7 @@ CREDENTIALS = {
 _SECTIONS: Mapping[str, type[BaseModel]] = {
     "accept_versions": AcceptVersions,
     "limits": LimitSettings,
+    "retention": RetentionSettings,
     "alerts": AlertSettings,
     "metrics": MetricsSettings,
     "web": WebSettings,

@@ -126,6 +126,7 @@ def application(service: AdminService, more: Iterable[web.RouteDef] = ()) -> web
             web.get("/v1/capabilities", routes.capabilities),
             web.get("/v1/doctor", routes.doctor),
             web.post("/v1/backup", routes.backup),
+            web.post("/v1/prune", routes.prune),
             web.post("/v1/reload", routes.reload),
             *more,
         ]
@@ -392,6 +393,10 @@ class _Routes:
         if not to.startswith("/") or "\0" in to:
             raise BadCall("to must be an absolute path")
         return json_answer(await self._service.backup(to))
+
+    async def prune(self, request: web.Request) -> web.Response:
+        (await fields_of(request)).end()
+        return json_answer(await self._service.prune())
 
     async def reload(self, request: web.Request) -> web.Response:
         (await fields_of(request)).end()

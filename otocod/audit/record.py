@@ -12,6 +12,8 @@ from decimal import Decimal
 from math import gcd
 from typing import Any
 
+from otocod.adapters.sqlite.archive import archived, rows_in
+
 TERMINAL_STATES = frozenset({"FILLED", "CANCELLED", "EXPIRED", "REJECTED", "ABSENT"})
 TERMINAL_STATUSES = frozenset({"Rejected", "Expired", "Removed", "Partially Removed", "Cancelled", "Filled"})
 EXIT_ROLES = ("target", "stop", "close")
@@ -246,20 +248,26 @@ def read_brackets(
     """Each bracket with its journal, oldest first. A row that cannot be read takes only its own bracket along."""
     for row in connection.execute("SELECT * FROM brackets ORDER BY created_at_us, bracket_id"):
         bracket_id = row["bracket_id"]
-        journal_rows = connection.execute(
+        journal_rows: list[Any] = connection.execute(
             "SELECT seq, at_us, event, from_state, to_state, detail, payload_json FROM journal WHERE bracket_id = ?"
             " ORDER BY seq",
             (bracket_id,),
         ).fetchall()
+        kept = archived(connection, bracket_id)
+        if kept is not None and not kept.is_there:
+            continue  # `db check` says so; without its history it cannot be judged, and it closed long ago
         try:
+            if kept is not None:
+                journal_rows = [*rows_in(kept.path, bracket_id), *journal_rows]
             bracket = _bracket(connection, row, journal_rows)
         except (ValueError, TypeError, KeyError, ArithmeticError) as error:
             yield Unreadable(bracket_id, f"its rows cannot be read: {error!r}")
             continue
-        yield bracket, tuple(JournalRow(j[0], j[2], j[3], j[4], j[6]) for j in journal_rows)
+        names = ("seq", "event", "from_state", "to_state", "payload_json")
+        yield bracket, tuple(JournalRow(*(row[name] for name in names)) for row in journal_rows)
 
 
-def _bracket(connection: sqlite3.Connection, row: sqlite3.Row, journal: Sequence[sqlite3.Row]) -> StoredBracket:
+def _bracket(connection: sqlite3.Connection, row: sqlite3.Row, journal: Sequence[Any]) -> StoredBracket:
     changes = [entry["at_us"] for entry in journal if entry["event"] not in _LOOKS]
     raised = [entry["detail"] for entry in journal if entry["event"] == "AttentionRaised"]
     orders = connection.execute("SELECT * FROM orders WHERE bracket_id = ? ORDER BY position", (row["bracket_id"],))

@@ -188,6 +188,7 @@ def print_bracket(found: Mapping[str, Any]) -> None:
         ("unprotected", output.seconds_text(found["unprotected_s"]) if found["entry_net_price"] else ""),
         ("tags", ", ".join(f"{key}={value}" for key, value in (found.get("tags") or {}).items())),
         ("attention", found["attention"]),
+        ("archived", _archived(found.get("archived"))),
     ]
     for name, value in facts:
         if value not in (None, ""):
@@ -212,6 +213,13 @@ def print_bracket(found: Mapping[str, Any]) -> None:
         (output.at_text(each["at"]), each["event"], _move(each), each.get("detail") or "") for each in found["history"]
     ]
     output.print_table(("at (UTC)", "event", "state", "detail"), history, empty="no history")
+
+
+def _archived(archived: Mapping[str, Any] | None) -> str | None:
+    """Only where something of the history is missing: what is in its place needs no word."""
+    if archived is None or archived["is_there"]:
+        return None
+    return f"its journal is in {archived['file']}, which is not there"
 
 
 def _move(entry: Mapping[str, Any]) -> str:

@@ -25,11 +25,14 @@ db_app = new_app(help="The state database.")
 config_app = new_app(help="The settings.")
 # As made by `otocod db backup`; removed by --keep, and looked for by `doctor`.
 _USUAL_NAMES = "state-*Z.db"
+# The first time there may be years of journals.
+_PRUNE_TIMEOUT_S = 1800.0
 
 
 def register(app: typer.Typer) -> None:
     command(db_app, "upgrade")(db_upgrade)
     command(db_app, "backup")(db_backup)
+    command(db_app, "prune")(db_prune)
     command(db_app, "check")(db_check)
     command(db_app, "restore")(db_restore)
     app.add_typer(db_app, name="db")
@@ -218,8 +221,27 @@ def db_restore(
     output.say("start otocod: it manages exits, and takes no entries until `otocod reconcile --adopt`")
 
 
+def db_prune(as_json: bool = Json) -> None:
+    """Have the daemon put journals of brackets that closed long ago into the archive, and take old answers away."""
+    found = daemon().post("/v1/prune", timeout_s=_PRUNE_TIMEOUT_S)
+    if as_json:
+        output.print_json(found)
+        return
+    closed_before, answered_before = found["closed_before"], found["answered_before"]
+    if closed_before is None:
+        output.say("journals stay in state.db: retention.journal_months is 0")
+    else:
+        where = f", now in {', '.join(found['archives'])}" if found["archives"] else ""
+        told = f"{found['brackets']} journals archived of brackets closed before {closed_before[:10]}"
+        output.say(f"{told}: {found['rows']} rows{where}")
+    if answered_before is None:
+        output.say("answers stay in the queue file: retention.answers_days is 0")
+    else:
+        output.say(f"{found['answers']} rows of the queue, answered before {answered_before[:10]}, taken away")
+
+
 def db_check(as_json: bool = Json) -> None:
-    """Look for damage: SQLite's own checks, rows that refer to nothing, the schema's version, the invariants."""
+    """Look for damage: SQLite's own checks, rows that refer to nothing, the schema's version, invariants, archives."""
     from otocod.adapters.sqlite import check
 
     path = places().state_db
@@ -229,7 +251,7 @@ def db_check(as_json: bool = Json) -> None:
     if not problems:
         problems = _schema_problems(revision)
     if not problems:
-        problems = tuple(f"{each['rule']}: {each['text']}" for each in _violations(path))
+        problems = tuple(f"{each['rule']}: {each['text']}" for each in _violations(path)) + _archive_problems(path)
     if as_json:
         output.print_json({"path": str(path), "ok": not problems, "schema": revision, "problems": list(problems)})
     elif not problems:
@@ -251,6 +273,15 @@ def _schema_problems(revision: str | None) -> tuple[str, ...]:
     if revision != known[0]:
         return (f"it has schema {revision} and this release uses {known[0]}: otocod db upgrade",)
     return ()
+
+
+def _archive_problems(path: Path) -> tuple[str, ...]:
+    from contextlib import closing
+
+    from otocod.adapters.sqlite import archive, readmodel
+
+    with closing(readmodel.open_readonly(path)) as connection:
+        return tuple(archive.problems(connection))
 
 
 def _violations(path: Path) -> list[dict[str, Any]]:

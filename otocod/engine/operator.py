@@ -69,6 +69,7 @@ class Surroundings(Protocol):
 
     def identity(self) -> JsonObject: ...
     async def doctor(self) -> JsonList: ...
+    async def prune(self) -> JsonObject: ...
     async def reload(self) -> JsonObject: ...
 
 
@@ -81,6 +82,7 @@ class OperatorService:
         self._surroundings = surroundings
         self.board = Board(supervisor, reads, surroundings)
         self._takeovers = TakeoverDesk(supervisor)
+        self._pruning = asyncio.Lock()
 
     # Reads.
 
@@ -432,6 +434,14 @@ class OperatorService:
         except AdminFailed as error:
             self._alarm("backup_failed", str(error))
             raise
+
+    async def prune(self) -> JsonObject:
+        async with self._pruning:
+            try:
+                return await self._surroundings.prune()
+            except AdminFailed as error:
+                self._alarm("retention_failed", str(error))
+                raise
 
     async def reload(self) -> JsonObject:
         return await self._surroundings.reload()

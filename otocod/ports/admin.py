@@ -149,6 +149,12 @@ class AdminService(Protocol):
         """A consistent copy of state.db at the path `to`, which must not exist. Keys: path, bytes."""
         ...
 
+    async def prune(self) -> JsonObject:
+        """Journals of brackets that closed long ago go into the archive, old answers from the queue file, by the
+        settings. Keys: closed_before (None: journals are kept), brackets, rows, archives, answered_before (None:
+        answers are kept), answers."""
+        ...
+
     async def reload(self) -> JsonObject:
         """Read the settings again. Keys: applied, needs_restart, problems; with problems nothing changed."""
         ...

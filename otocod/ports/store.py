@@ -78,7 +78,19 @@ class Delivery:
     error: str = ""  # why it failed
 
 
-Change = BracketChange | Alarm | Capability | Setting | Delivery
+@dataclass(frozen=True, slots=True)
+class JournalArchived:
+    """A closed bracket's journal is in an archive, durable and compared: these rows of it here may go."""
+
+    bracket_id: BracketId
+    archive: str
+    seqs: tuple[int, ...]
+    rows: int  # of the bracket in the archive, and the digest of all of them
+    digest: str
+    at_us: int
+
+
+Change = BracketChange | Alarm | Capability | Setting | Delivery | JournalArchived
 
 
 class StoreFailed(Exception):

@@ -151,6 +151,9 @@ class _Surroundings:
     async def doctor(self) -> JsonList:
         return []
 
+    async def prune(self) -> JsonObject:
+        return {}
+
     async def reload(self) -> JsonObject:
         return {}
 

@@ -1,7 +1,10 @@
 """A disk that is really full, and a backup that is really older, between real processes."""
 
+import json
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,3 +81,48 @@ def test_backup_that_is_put_back_sends_nothing_twice_and_takes_entries_once_it_i
         assert pair.paper.posted_again() == []
         assert pair.paper.positions() == {}
         daemon.done("db", "check")
+
+
+def test_journals_of_long_closed_brackets_are_archived_and_everything_is_still_known(tmp_path: Path) -> None:
+    with running(tmp_path) as pair:
+        daemon = pair.daemon
+        for ref in ("old", "young"):
+            spread = pair.open_bracket(ref)
+            pair.paper.quote(spread, TARGET)
+            daemon.until_closed(ref)
+        shown = json.loads(daemon.done("show", "ref:old", "--json"))
+        events, story = daemon.done("events", "ref:old", "--json"), daemon.done("explain", "ref:old", "--offline")
+        daemon.stop()
+        with closing(sqlite3.connect(daemon.data_dir / "state.db")) as connection:
+            connection.execute(
+                "UPDATE brackets SET closed_at_us = closed_at_us - 70000000000000 WHERE client_ref = 'old'"
+            )
+            connection.commit()
+        with daemon.queue() as connection:
+            connection.execute("UPDATE bracket_requests SET handled_at = '2020-01-01' WHERE client_ref = 'old'")
+        daemon.restart()
+
+        done = json.loads(daemon.done("db", "prune", "--json"))
+        assert (done["brackets"], done["answers"], len(done["archives"])) == (1, 1, 1)
+        assert (daemon.data_dir / "archive" / done["archives"][0]).exists()
+        assert daemon.done("events", "ref:old", "--json") == events
+        assert daemon.done("explain", "ref:old", "--offline").splitlines()[:-1] == story.splitlines()[:-1]
+        archived = json.loads(daemon.done("show", "ref:old", "--json"))
+        assert archived.pop("archived")["is_there"] is True
+        assert archived == shown
+        assert "0 journals archived" in daemon.done("db", "prune")
+
+        # The same key with the same request is still the same bracket.
+        with daemon.queue() as connection:
+            assert connection.execute("SELECT count(*) FROM bracket_requests").fetchone() == (1,)
+        with closing(sqlite3.connect(daemon.data_dir / "state.db")) as connection:
+            (text,) = connection.execute("SELECT request FROM accepted_rows WHERE client_ref = 'old'").fetchone()
+        daemon.submit("old", json.loads(text))
+        assert daemon.answered("old") == ("ACCEPTED", None, shown["bracket_id"])
+        daemon.done("db", "check")
+        daemon.stop()
+        assert daemon.cli("db", "prune").returncode == 75
+        assert daemon.done("events", "ref:old", "--json") == events
+        (daemon.data_dir / "archive" / done["archives"][0]).unlink()
+        assert "is not there" in daemon.cli("db", "check").stderr
+        assert "its journal is in" in daemon.done("show", "ref:old")

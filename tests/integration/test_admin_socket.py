@@ -150,6 +150,9 @@ class FakeService:
     async def backup(self, to: str, /) -> JsonObject:
         return self._ask("backup", to)
 
+    async def prune(self) -> JsonObject:
+        return self._ask("prune")
+
     async def reload(self) -> JsonObject:
         return self._ask("reload")
 

@@ -9,7 +9,16 @@ from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import OrderState
 from otocod.domain.specs import Protection, Role
-from otocod.ports.store import Alarm, BracketChange, Capability, Change, Delivery, Setting, StoreFailed
+from otocod.ports.store import (
+    Alarm,
+    BracketChange,
+    Capability,
+    Change,
+    Delivery,
+    JournalArchived,
+    Setting,
+    StoreFailed,
+)
 
 
 class ModelStore:
@@ -145,7 +154,7 @@ class ModelStore:
                 self._capabilities[(change.account, change.product, change.protection)] = change
             case Setting():
                 self._settings[change.name] = change.value
-            case Alarm() | Delivery():
+            case Alarm() | Delivery() | JournalArchived():
                 pass
 
 

@@ -113,6 +113,12 @@ _MEND: Final = f"""
 """  # noqa: S608
 
 
+_TRIM: Final = """
+    DELETE FROM bracket_requests WHERE id IN
+        (SELECT id FROM bracket_requests WHERE status <> 'NEW' AND handled_at < ? ORDER BY id LIMIT ?)
+"""
+
+
 class Verdict(Enum):
     """What an SQLite error says about the queue file."""
 
@@ -257,6 +263,21 @@ class QueueConnection:
             self._roll_back()
         return results
 
+    def trim(self, *, answered_before_us: int, row_limit: int) -> int:
+        """Deletes rows that were answered before then, at most so many; how many. As `write` in all else."""
+        self._begin_budget()
+        connection = self._connection
+        connection.set_authorizer(_authorize_trim)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            self._require_schema()
+            count = connection.execute(_TRIM, (_text_from_us(answered_before_us), row_limit)).rowcount
+            connection.execute("COMMIT")
+        finally:
+            self._roll_back()
+            connection.set_authorizer(_authorize)
+        return count
+
     def _write_one(self, answer: Answer, reference: RawColumn | None, handled_at: str) -> AnswerResult:
         values = (answer.status.value, storable_reason(answer.reason), answer.bracket_id, handled_at, answer.id)
         try:
@@ -310,3 +331,12 @@ def _authorize(action: int, first: str | None, second: str | None, database: str
     elif action == sqlite3.SQLITE_PRAGMA:
         allowed = first in _PRAGMAS_ALLOWED and second is None
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+
+def _authorize_trim(
+    action: int, first: str | None, second: str | None, database: str | None, origin: str | None
+) -> int:
+    """As `_authorize`, for the one statement that takes rows away; never for what a trigger of the file would do."""
+    if action == sqlite3.SQLITE_DELETE and (first, database, origin) == (schema.TABLE, "main", None):
+        return sqlite3.SQLITE_OK
+    return _authorize(action, first, second, database, origin)

@@ -19,6 +19,7 @@ from otocod.adapters.queue.worker import (
     Parcel,
     QueueAlarm,
     Settings,
+    Trim,
     Worker,
 )
 
@@ -70,6 +71,7 @@ class QueueReader:
         self._ended: asyncio.Future[None] | None = None
         self._watch_handle: asyncio.TimerHandle | None = None
         self._parcels: dict[Parcel, AnswersFuture] = {}
+        self._trims: dict[Trim, asyncio.Future[int | None]] = {}
         self._is_stopped = False
 
     async def start(self) -> None:
@@ -147,6 +149,17 @@ class QueueReader:
             self._inbox.put(parcel)
         return future
 
+    def trim(self, *, answered_before_us: int) -> "asyncio.Future[int | None]":
+        """Takes rows away that were answered before then; how many in the end, None if the reader stops before it."""
+        future: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        if self._inbox is None or self._is_stopped:
+            future.set_result(None)
+        else:
+            trim = Trim(answered_before_us)
+            self._trims[trim] = future
+            self._inbox.put(trim)
+        return future
+
     def forget(self, ids: Iterable[int]) -> None:
         """Have rows handed over again, at once, if they are still NEW: call it when they can be acted upon."""
         if self._inbox is not None and not self._is_stopped:
@@ -165,6 +178,11 @@ class QueueReader:
         if future is not None and not future.done():
             future.set_result(tuple(results))
 
+    def note_trimmed(self, trim: Trim, rows: int | None) -> None:
+        future = self._trims.pop(trim, None)
+        if future is not None and not future.done():
+            future.set_result(rows)
+
     def raise_alarm(self, alarm: QueueAlarm) -> None:
         self._on_alarm(alarm)
 
@@ -180,6 +198,8 @@ class QueueReader:
         self._is_stopped = True
         for parcel in list(self._parcels):
             self.settle(parcel, (AnswerResult.NOT_WRITTEN,) * len(parcel.answers))
+        for trim in list(self._trims):
+            self.note_trimmed(trim, None)
         # Stopped in the middle of starting: whoever waits for the start must not wait for ever.
         self.note_started(RuntimeError("the queue reader was stopped"))
         if self._ended is not None and not self._ended.done():
@@ -217,6 +237,10 @@ class _ToLoop:
     def settled(self, parcel: Parcel, results: Sequence[AnswerResult]) -> None:
         with contextlib.suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._reader.settle, parcel, tuple(results))
+
+    def trimmed(self, trim: Trim, rows: int | None) -> None:
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._reader.note_trimmed, trim, rows)
 
     def alarm(self, alarm: QueueAlarm) -> None:
         with contextlib.suppress(RuntimeError):

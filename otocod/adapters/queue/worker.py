@@ -43,6 +43,7 @@ _LOOK_AT_LEAST_EVERY_S: Final = 1.0
 # One transaction of a producer stirs the directory up to a dozen times. A flood is heard only so often a tick.
 _STIRS_A_TICK: Final = 32
 _ANSWERS_A_TRANSACTION: Final = 200
+_TRIMMED_A_TRANSACTION: Final = 200
 _REFS_SHOWN: Final = 20
 
 
@@ -84,11 +85,18 @@ class Forget:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Trim:
+    """Rows that were answered before then go, some at a time, whenever nothing else is to be done."""
+
+    answered_before_us: int
+
+
 class Delivered(Enum):
     BATCH = "BATCH"  # the engine has taken the last batch; the next may come
 
 
-Message: TypeAlias = Parcel | Forget | Delivered
+Message: TypeAlias = Parcel | Forget | Trim | Delivered
 
 
 class Outward(Protocol):
@@ -99,6 +107,8 @@ class Outward(Protocol):
     def batch(self, rows: Sequence[HandedRow]) -> None: ...
 
     def settled(self, parcel: Parcel, results: Sequence[AnswerResult]) -> None: ...
+
+    def trimmed(self, trim: Trim, rows: int | None) -> None: ...
 
     def alarm(self, alarm: QueueAlarm) -> None: ...
 
@@ -172,6 +182,8 @@ class Worker:
         self._ledger = Ledger(settings.open_rows_max)
         self._search = Search(settings.batch_rows)
         self._parcels: deque[Parcel] = deque()
+        self._trims: deque[Trim] = deque()
+        self._trimmed_rows = 0  # of the first of them, so far
         self._alarms: deque[QueueAlarm] = deque()
         self._data_version: int | None = None
         self._batch_in_flight = False
@@ -240,6 +252,8 @@ class Worker:
             with contextlib.suppress(sqlite3.Error, OSError, Unfit, UnfitSidecar, SchemaChanged):
                 self._write_once()
             self._settle_all(AnswerResult.NOT_WRITTEN)
+            while self._trims:
+                self._outward.trimmed(self._trims.popleft(), None)
             with contextlib.suppress(sqlite3.Error, OSError):
                 self._file.close()
             with contextlib.suppress(OSError):
@@ -317,7 +331,7 @@ class Worker:
             if not self._batch_in_flight and not self._ledger.is_full():
                 due_in_s = self._search.due_in_s(now)
                 wait_s = wait_s if due_in_s is None else min(wait_s, due_in_s)
-            if self._parcels:
+            if self._parcels or self._trims:
                 wait_s = min(wait_s, max(0.0, self._write_due_at - now))
         return max(0, -int(-wait_s * 1000 // 1))
 
@@ -344,7 +358,7 @@ class Worker:
     def _is_quiet(self) -> bool:
         """Nothing is due, and nobody has touched the file since the last look."""
         now = self._monotonic()
-        if self._parcels or self._read_blocked_since is not None or self._file.connection is None:
+        if self._parcels or self._trims or self._read_blocked_since is not None or self._file.connection is None:
             return False
         if now - self._looked_at >= _LOOK_AT_LEAST_EVERY_S or (self._look_at is not None and self._look_at <= now):
             return False
@@ -373,6 +387,8 @@ class Worker:
         elif isinstance(message, Forget):
             self._ledger.forget(message.ids)
             self._search.note_forgotten(message.ids, self._monotonic())
+        elif isinstance(message, Trim):
+            self._trims.append(message)
         else:
             self._batch_in_flight = False
 
@@ -387,6 +403,8 @@ class Worker:
         if self._parcels and self._write_due_at <= self._monotonic():
             self._write_parcels(connection)
         self._read(connection)
+        if self._trims and not self._parcels and self._write_due_at <= self._monotonic():
+            self._trim_some(connection)
         self._cannot_open_since = None
 
     def _open(self) -> None:
@@ -446,6 +464,26 @@ class Worker:
             self._parcels.popleft()
             self._outward.settled(parcel, results[: len(parcel.answers)])
             results = results[len(parcel.answers) :]
+
+    def _trim_some(self, connection: QueueConnection) -> None:
+        trim = self._trims[0]
+        try:
+            rows = connection.trim(answered_before_us=trim.answered_before_us, row_limit=_TRIMMED_A_TRANSACTION)
+        except sqlite3.Error as error:
+            if verdict_from_error(error) is not Verdict.BUSY:
+                raise
+            self._put_off_write()
+            return
+        self._write_blocked_since = None
+        self._write_backoff_s = _WRITE_BACKOFF_MIN_S
+        self._trimmed_rows += rows
+        if rows == _TRIMMED_A_TRANSACTION:
+            # Somebody else's turn: producers wait for this lock, too.
+            self._write_due_at = self._monotonic() + self._settings.poll_interval_s
+            return
+        self._trims.popleft()
+        total, self._trimmed_rows = self._trimmed_rows, 0
+        self._outward.trimmed(trim, total)
 
     def _put_off_write(self) -> None:
         now = self._monotonic()

@@ -16,7 +16,7 @@ from operator import attrgetter
 from typing import Any, TypeVar, assert_never, get_args, get_type_hints
 
 import msgspec
-from sqlalchemy import Table, bindparam, update
+from sqlalchemy import Table, bindparam, delete, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.sql.expression import Executable
@@ -54,7 +54,16 @@ from otocod.domain.time_exits import (
     OnDay,
     TimeExit,
 )
-from otocod.ports.store import AcceptedRow, Alarm, BracketChange, Capability, Change, Delivery, Setting
+from otocod.ports.store import (
+    AcceptedRow,
+    Alarm,
+    BracketChange,
+    Capability,
+    Change,
+    Delivery,
+    JournalArchived,
+    Setting,
+)
 
 Value = str | int | None
 StoredRow = Mapping[Any, Any]  # of all columns of a table, by name
@@ -133,6 +142,12 @@ def _update_order() -> Statement:
     return _prebuilt(statement, [*_ORDER_CHANGING, "key", "owner"])
 
 
+def _delete_journal() -> Statement:
+    table = tables.journal
+    statement = delete(table).where(table.c.seq == bindparam("key"), table.c.bracket_id == bindparam("owner"))
+    return _prebuilt(statement, ["key", "owner"])
+
+
 # In the order in which they run.
 INSERT_BRACKET = _insert(tables.brackets)
 UPDATE_BRACKET = _update_bracket()
@@ -146,6 +161,8 @@ INSERT_ALARM = _insert(tables.alarms, "seq")
 PUT_CAPABILITY = _upsert(tables.capabilities, ["is_accepted", "evidence", "at_us"])
 PUT_SETTING = _upsert(tables.settings, ["value"])
 PUT_DELIVERY = _upsert(tables.alert_deliveries, ["state", "tries", "at_us", "error"])
+PUT_ARCHIVED = _upsert(tables.archived_journals, ["last_seq", "rows", "digest", "at_us"], only_same="archive")
+DELETE_JOURNAL = _delete_journal()
 
 # One change makes far fewer ids than this; positions of later changes come after those of earlier ones.
 _IDS_PER_CHANGE = 1000
@@ -304,6 +321,10 @@ def rows_from_change(change: Change) -> list[Row]:
         case Delivery():
             tried = (change.state, change.tries, change.at_us, change.error)
             return [(PUT_DELIVERY, (change.alarm_seq, change.channel, *tried))]
+        case JournalArchived():
+            kept = (change.archive, max(change.seqs), change.rows, change.digest, change.at_us)
+            gone: list[Row] = [(DELETE_JOURNAL, (seq, change.bracket_id)) for seq in change.seqs]
+            return [(PUT_ARCHIVED, (change.bracket_id, *kept)), *gone]
     assert_never(change)
 
 

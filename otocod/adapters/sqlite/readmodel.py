@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from otocod.adapters.sqlite.archive import Archived, archived, rows_in
+
 Json = dict[str, Any]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -112,6 +114,11 @@ def show_bracket(connection: sqlite3.Connection, bracket_id: str, *, now_us: int
         shown = _bracket(row, _now_us(now_us))
         orders = connection.execute("SELECT * FROM orders WHERE bracket_id = ? ORDER BY position", (bracket_id,))
         shown["orders"] = [_order(order, is_released=row["outcome"] == "RELEASED") for order in orders]
+        query = "SELECT * FROM journal WHERE bracket_id = ? AND from_state IS NOT to_state ORDER BY seq"
+        here = connection.execute(query, (bracket_id,)).fetchall()
+        kept = archived(connection, bracket_id)
+        if kept is not None:
+            shown["archived"] = {"file": str(kept.path), "is_there": kept.is_there}
         shown["history"] = [
             {
                 "at": at_text(change["at_us"]),
@@ -119,13 +126,15 @@ def show_bracket(connection: sqlite3.Connection, bracket_id: str, *, now_us: int
                 "from": change["from_state"],
                 "to": change["to_state"],
             }
-            for change in connection.execute(
-                "SELECT at_us, event, from_state, to_state FROM journal"
-                " WHERE bracket_id = ? AND from_state IS NOT to_state ORDER BY seq",
-                (bracket_id,),
-            )
+            for change in (*_archived_rows(kept, bracket_id), *here)
+            if change["from_state"] != change["to_state"]
         ]
     return shown
+
+
+def _archived_rows(kept: Archived | None, bracket_id: str) -> list[Json]:
+    """What the archive has of a journal; nothing if that file is not where state.db says."""
+    return [] if kept is None or not kept.is_there else rows_in(kept.path, bracket_id)
 
 
 def find_bracket(connection: sqlite3.Connection, text: str) -> str:
@@ -153,14 +162,18 @@ def events(
 ) -> list[Json]:
     """Rows of the journal after `after_seq`, oldest first. `payload` is what the bracket was told, or None.
 
-    Every decision is in it; one that changed no state has `from` equal to `to`.
+    Every decision is in it; one that changed no state has `from` equal to `to`. Of one bracket also those that are in
+    an archive; without a bracket only those that state.db still has.
     """
-    query = "SELECT * FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
-    values: list[object] = [after_seq, limit]
-    if bracket_id is not None:
+    if bracket_id is None:
+        query = "SELECT * FROM journal WHERE seq > ? ORDER BY seq LIMIT ?"
+        return [event_from_row(row) for row in connection.execute(query, (after_seq, limit))]
+    with _one_moment(connection):
         query = "SELECT * FROM journal WHERE bracket_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-        values.insert(0, bracket_id)
-    return [event_from_row(row) for row in connection.execute(query, values)]
+        here = connection.execute(query, (bracket_id, after_seq, limit)).fetchall()
+        before = _archived_rows(archived(connection, bracket_id), bracket_id)
+    rows = [*(row for row in before if row["seq"] > after_seq), *here]
+    return [event_from_row(row) for row in rows[:limit]]
 
 
 def event_from_row(row: Mapping[str, Any] | sqlite3.Row) -> Json:
@@ -196,7 +209,7 @@ def recording(connection: sqlite3.Connection, bracket_id: str) -> Json:
             "bracket": dict(row),
             "orders": [dict(each) for each in orders],
             "identifiers": [dict(each) for each in unused],
-            "journal": [dict(each) for each in journal],
+            "journal": [*_archived_rows(archived(connection, bracket_id), bracket_id), *map(dict, journal)],
         }
 
 

@@ -85,7 +85,9 @@ def _mark_as_older(file: Path, path: Path, now_us: int) -> int | None:
     with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN IMMEDIATE")
-        last_us: int | None = connection.execute("SELECT max(at_us) FROM journal").fetchone()[0]
+        # All of the journal may have left for archives.
+        newest = "SELECT coalesce(max(at_us), (SELECT max(closed_at_us) FROM brackets)) FROM journal"
+        last_us: int | None = connection.execute(newest).fetchone()[0]
         for name, value in _settings(last_us, now_us).items():
             connection.execute(PUT_SETTING.sql, (name, value))
         connection.execute(PUT_SETTING.sql, (EPOCH_SETTING, str(epoch)))

@@ -207,6 +207,23 @@ journal = Table(
     sqlite_autoincrement=True,
 )
 
+# Whose journal has left, wholly or up to `last_seq`, for a file in the archive; what may be deleted, and where it is.
+archived_journals = Table(
+    "archived_journals",
+    metadata,
+    Column("bracket_id", Text, ForeignKey("brackets.bracket_id"), nullable=False),
+    Column("archive", Text, nullable=False),  # the file's name, in the directory beside state.db
+    Column("last_seq", Integer, nullable=False),
+    Column("rows", Integer, nullable=False),
+    Column("digest", Text, nullable=False),  # of all its rows in the archive
+    Column("at_us", Integer, nullable=False),
+    PrimaryKeyConstraint("bracket_id"),
+    CheckConstraint("rows > 0", name="rows"),
+    Index("ix_archived_journals_archive", "archive"),
+    sqlite_strict=True,
+    sqlite_with_rowid=False,
+)
+
 # Copies of the queue's rows. `request_id` is not unique: a queue file that is moved aside begins again at 1.
 accepted_rows = Table(
     "accepted_rows",
@@ -291,7 +308,13 @@ def _forbid(name: str, table: Table, operation: str, message: str, when: str = "
 
 
 _forbid("journal_is_not_changed", journal, "UPDATE", "the journal is append-only")
-_forbid("journal_is_not_deleted", journal, "DELETE", "the journal is append-only")
+_forbid(
+    "journal_is_not_deleted",
+    journal,
+    "DELETE",
+    "the journal is append-only, but for what is in an archive",
+    when="NOT EXISTS (SELECT 1 FROM archived_journals WHERE bracket_id = OLD.bracket_id AND last_seq >= OLD.seq)",
+)
 _forbid("external_identifier_is_not_deleted", external_identifiers, "DELETE", "identifiers are kept for ever")
 _forbid(
     "external_identifier_is_not_reused",

@@ -14,7 +14,7 @@ from otocod.domain.orders import OrderReport, OrderState, Refusal
 from otocod.domain.specs import Role
 from otocod.engine.halts import HALT
 from otocod.engine.operator import OperatorService
-from otocod.ports.admin import AdminRefused, BrokerUnreachable, JsonList, JsonObject, NoSuchBracket
+from otocod.ports.admin import AdminFailed, AdminRefused, BrokerUnreachable, JsonList, JsonObject, NoSuchBracket
 from otocod.ports.broker import LoginRefused, NotFound, NotSent, ReadFailed, Refused, Unknown
 from tests.support.fakes import ACCOUNT, Daemon, pass_s, request_text, row, until
 
@@ -62,11 +62,18 @@ class Reads:
 
 
 class Surroundings:
+    prune_fails: str | None = None
+
     def identity(self) -> JsonObject:
         return {"environment": "paper", "version": "1", "pid": 1, "uptime_s": 1.0, "accounts": ["…0001"]}
 
     async def doctor(self) -> JsonList:
         return [{"check": "clock", "ok": True, "detail": "", "remedy": ""}]
+
+    async def prune(self) -> JsonObject:
+        if self.prune_fails is not None:
+            raise AdminFailed(self.prune_fails)
+        return {"brackets": 3}
 
     async def reload(self) -> JsonObject:
         return {"applied": ["log_level"], "needs_restart": [], "problems": []}
@@ -567,3 +574,17 @@ async def test_order_that_the_broker_does_not_have_has_no_status_and_a_failed_re
     console.daemon.broker.read_order = down  # type: ignore[method-assign]
     with pytest.raises(BrokerUnreachable, match="503"):
         await console.service.truth(REF)
+
+
+# Upkeep.
+
+
+async def test_retention_that_fails_is_alarmed_and_told_to_whoever_asked() -> None:
+    console = await Console().pending()
+    assert await console.service.prune() == {"brackets": 3}
+    surroundings = console.service._surroundings
+    assert isinstance(surroundings, Surroundings)
+    surroundings.prune_fails = "no room"
+    with pytest.raises(AdminFailed, match="no room"):
+        await console.service.prune()
+    assert console.daemon.notifier.codes[-1] == "retention_failed"

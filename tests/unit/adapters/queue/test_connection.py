@@ -241,3 +241,58 @@ def test_a_full_disk_is_trouble_and_only_a_bad_file_is_the_files_fault(code: int
     error = sqlite3.OperationalError("x")
     error.sqlite_errorcode = code
     assert verdict_from_error(error) is verdict
+
+
+def handled(producer: sqlite3.Connection, client_ref: str, handled_at: str | None, status: str = "ACCEPTED") -> int:
+    row_id = insert(producer, client_ref)
+    sql = "UPDATE bracket_requests SET status = ?, handled_at = ? WHERE id = ?"
+    producer.execute(sql, (status, handled_at, row_id))
+    return row_id
+
+
+def refs(producer: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in producer.execute("SELECT client_ref FROM bracket_requests ORDER BY id")]
+
+
+def test_rows_answered_before_a_moment_go_and_no_other(queue: QueueConnection, producer: sqlite3.Connection) -> None:
+    handled(producer, "old", "2026-08-01T00:00:00.000Z")
+    handled(producer, "refused", "2026-08-01T00:00:00.000Z", "REJECTED")
+    handled(producer, "young", "2026-11-22T15:04:05.123Z")
+    handled(producer, "no-time", None)
+    handled(producer, "not-answered", "2026-08-01T00:00:00.000Z", "NEW")
+    insert(producer, "new")
+    assert queue.trim(answered_before_us=HANDLED_AT_US, row_limit=10) == 2
+    assert refs(producer) == ["young", "no-time", "not-answered", "new"]
+
+
+def test_rows_go_a_limited_number_at_a_time_the_oldest_first(
+    queue: QueueConnection, producer: sqlite3.Connection
+) -> None:
+    for number in range(5):
+        handled(producer, str(number), "2026-08-01T00:00:00.000Z")
+    assert [queue.trim(answered_before_us=HANDLED_AT_US, row_limit=2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+@pytest.mark.covers("F121")
+def test_a_locked_file_is_not_trimmed_and_not_waited_for(queue: QueueConnection, producer: sqlite3.Connection) -> None:
+    handled(producer, "old", "2026-08-01T00:00:00.000Z")
+    producer.execute("BEGIN IMMEDIATE")
+    assert verdict_of(lambda: queue.trim(answered_before_us=HANDLED_AT_US, row_limit=2)) is Verdict.BUSY
+    producer.execute("COMMIT")
+    assert refs(producer) == ["old"]
+
+
+@pytest.mark.covers("F120")
+def test_trimming_runs_no_trigger_of_the_file_and_gives_the_right_to_delete_back(
+    queue: QueueConnection, producer: sqlite3.Connection
+) -> None:
+    handled(producer, "old", "2026-08-01T00:00:00.000Z")
+    producer.execute("CREATE TRIGGER t AFTER DELETE ON bracket_requests BEGIN DELETE FROM bracket_requests; END")
+    with pytest.raises((sqlite3.Error, SchemaChanged)):
+        queue.trim(answered_before_us=HANDLED_AT_US, row_limit=2)
+    producer.execute("DROP TRIGGER t")
+    assert refs(producer) == ["old"]
+    assert queue.schema_differences() == []
+    assert queue.trim(answered_before_us=HANDLED_AT_US, row_limit=2) == 1
+    with pytest.raises(sqlite3.Error, match="not authorized"):
+        queue._connection.execute("DELETE FROM bracket_requests")
