@@ -42,8 +42,8 @@ import signal
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0003"
-down_revision = "0002"
+revision = "0004"
+down_revision = "0003"
 
 def upgrade() -> None:
     op.add_column("alarms", sa.Column("severity", sa.Text()))
@@ -60,7 +60,7 @@ def newer_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package = tmp_path / "site" / "otocod"
     shutil.copytree(ROOT / "migrations", package / "_migrations", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "alembic.ini", package / "_migrations" / "alembic.ini")
-    (package / "_migrations" / "versions" / "0003_next.py").write_text(NEXT_REVISION)
+    (package / "_migrations" / "versions" / "0004_next.py").write_text(NEXT_REVISION)
     monkeypatch.setattr(migrate, "__file__", str(package / "adapters" / "sqlite" / "migrate.py"))
     return package
 
@@ -121,7 +121,7 @@ def test_upgrading_twice_changes_nothing(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert upgrade(path) is None
     assert path.read_bytes() == before
-    assert current_revision(path) == "0002"
+    assert current_revision(path) == "0003"
 
 
 @pytest.mark.covers("F102")
@@ -130,7 +130,7 @@ async def test_an_older_file_is_upgraded_after_a_backup_and_keeps_everything(tmp
     await commit(path, 3)
     saved = upgrade(path)
     assert saved is not None
-    assert (current_revision(saved), current_revision(path)) == ("0002", "0003")
+    assert (current_revision(saved), current_revision(path)) == ("0003", "0004")
     assert integrity_check(path) == integrity_check(saved) == ()
     for file in (path, saved):
         with closing(sqlite3.connect(file)) as connection:
@@ -154,7 +154,7 @@ def test_a_newer_schema_is_refused_and_left_alone(
     upgrade(path)
     before = path.read_bytes()
     monkeypatch.undo()
-    with pytest.raises(SchemaTooNew, match="0003"):
+    with pytest.raises(SchemaTooNew, match="0004"):
         upgrade(path)
     assert path.read_bytes() == before
 
@@ -174,10 +174,10 @@ def test_an_upgrade_that_is_killed_has_not_happened(tmp_path: Path, newer_code: 
     environment = {**os.environ, "KILL_HALF_WAY": "1", "PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=30)
     assert killed.returncode == -signal.SIGKILL
-    assert current_revision(path) == "0002"
+    assert current_revision(path) == "0003"
     assert schema(path) == before
     upgrade(path)
-    assert current_revision(path) == "0003"
+    assert current_revision(path) == "0004"
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
