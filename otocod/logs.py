@@ -13,8 +13,9 @@ import logging
 import os
 import re
 import sys
+import time
 import traceback
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +55,7 @@ EVENTS: Mapping[str, str] = {
     "halted": "what `halt_level` names is stopped until `otocod resume`",
     "journals_archived": "journals of brackets that closed long ago are in the archive now",
     "library_message": "a library had something to say; its words are in `text`",
+    "log_flood": "so many lines of one kind of trouble that the next are counted only, and told by `left_out` later",
     "metrics_failed": "the metrics' port cannot be served; everything else goes on",
     "order_denied": "the last gate kept an order from leaving: a bug; its bracket is frozen",
     "position_adopted": "a bracket was put around a position that was there already",
@@ -143,6 +145,35 @@ def masked_account(account: str) -> str:
     return account if account.startswith("…") else "…" + account[-4:]
 
 
+# Of one kind of trouble so many lines are worth their room in so many seconds; the others are counted.
+FLOOD_LINES, FLOOD_S = 100, 10.0
+
+
+class Flood:
+    """Which lines of trouble are written while something says the same without end. Changes of state are never left
+    out: `info` is not counted here.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._began_s: dict[str, float] = {}
+        self._lines: dict[str, int] = {}
+
+    def admits(self, kind: str) -> tuple[bool, int]:
+        """Whether this line is written, and how many of its kind were left out before it."""
+        now_s = self._monotonic()
+        left_out = 0
+        if now_s - self._began_s.get(kind, -FLOOD_S) >= FLOOD_S:
+            left_out = max(0, self._lines.get(kind, 0) - FLOOD_LINES)
+            self._began_s[kind], self._lines[kind] = now_s, 0
+        self._lines[kind] += 1
+        return self._lines[kind] <= FLOOD_LINES, left_out
+
+    def is_full(self, kind: str) -> bool:
+        """Whether the next line of this kind is the first that is left out."""
+        return self._lines.get(kind) == FLOOD_LINES
+
+
 @dataclass(slots=True)
 class _State:
     """How lines are written now. One object, changed in place: loggers that exist follow a new configuration."""
@@ -153,6 +184,7 @@ class _State:
     stream: TextIO | None = None  # None: sys.stderr as it is at the time of writing
     journal: Journal | None = None  # where lines go instead, if standard error is the journal's
     masker: Masker = field(default_factory=Masker)
+    flood: Flood = field(default_factory=Flood)
     console: structlog.dev.ConsoleRenderer = field(
         default_factory=lambda: structlog.dev.ConsoleRenderer(colors=False, timestamp_key="at")
     )
@@ -174,14 +206,25 @@ class EventLog(structlog.BoundLoggerBase):
 
     def warning(self, event: str, **fields: Any) -> None:
         if _state.threshold <= 30:
-            self._proxy_to_logger("warning", event, **fields)
+            self._unless_flooded("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        self._proxy_to_logger("error", event, **fields)
+        self._unless_flooded("error", event, fields)
 
     def exception(self, event: str, **fields: Any) -> None:
         """As error, with the traceback of the exception that is being handled."""
-        self._proxy_to_logger("error", event, exc_info=True, **fields)
+        self._unless_flooded("error", event, {"exc_info": True, **fields})
+
+    def _unless_flooded(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        # Alarms are many kinds of one event.
+        kind = f"{event} {fields['code']}" if "code" in fields else event
+        is_admitted, left_out = _state.flood.admits(kind)
+        if not is_admitted:
+            return
+        self._proxy_to_logger(level, event, **fields, **({"left_out": left_out} if left_out else {}))
+        if _state.flood.is_full(kind):
+            log = get_log(__name__)
+            log.warning("log_flood", of=kind)
 
 
 def get_log(name: str = "", **fields: Any) -> EventLog:
@@ -205,6 +248,7 @@ def configure(
     _state.threshold = _LEVELS[level]
     _state.stream = stream
     _state.journal = _journal_behind(stream)
+    _state.flood = Flood()
     colors = not _state.json and (stream or sys.stderr).isatty()
     _state.console = structlog.dev.ConsoleRenderer(
         colors=colors, timestamp_key="at", exception_formatter=structlog.dev.plain_traceback

@@ -69,6 +69,44 @@ def test_short_leg_that_is_assigned_alone_holds_the_bracket_with_its_exits_cance
     assert pair.daemon.bracket("early")["state"] == "ENTRY_FILLED"
 
 
+def adjusted(symbol: str) -> str:
+    """As after a split or a merger: another root, the rest the same."""
+    return f"{symbol[:6].strip()}1".ljust(6) + symbol[6:]
+
+
+@pytest.mark.covers("F66")
+@pytest.mark.parametrize("mode", ["native-oco", "watched"])
+def test_contract_that_is_adjusted_ends_the_bracket_of_the_old_one_and_the_new_one_is_left_alone(
+    pair: Pair, mode: str
+) -> None:
+    ref = f"adjusted-{mode}"
+    spread = pair.open_bracket(ref, protection=mode)
+    new = {adjusted(spread.short): -1, adjusted(spread.long): 1}
+    set_positions(pair, spread, short=0, long=0)
+    for symbol, quantity in new.items():
+        pair.paper.call("PUT", f"/positions/{quote(symbol)}", {"account": ACCOUNT, "quantity": quantity})
+    closed = pair.daemon.until_state(ref, "CLOSED", timeout_s=30)
+    assert closed["outcome"] == "CLOSED_OUTSIDE"
+    assert "left the position" in closed["attention"]
+    assert pair.daemon.told("alarm", code="position_gone", bracket_id=closed["bracket_id"])
+    assert pair.paper.orders(spread, status="Live") == []
+    assert new.items() <= pair.paper.positions().items()
+    asked = [leg["symbol"] for order in pair.paper.orders() for leg in order["legs"]]
+    assert not new.keys() & set(asked)
+
+
+@pytest.mark.covers("F66")
+def test_one_leg_that_is_adjusted_holds_the_bracket_with_its_exits_cancelled(pair: Pair) -> None:
+    spread = pair.open_bracket("half-adjusted", protection="native-oco")
+    set_positions(pair, spread, short=0, long=1)
+    new = adjusted(spread.short)
+    pair.paper.call("PUT", f"/positions/{quote(new)}", {"account": ACCOUNT, "quantity": -2})
+    pair.daemon.until_attention("half-adjusted", "held, no new orders", timeout_s=30)
+    until(lambda: pair.paper.orders(spread, status="Live") == [], "exits that could open a position are gone")
+    assert pair.daemon.bracket("half-adjusted")["state"] == "ENTRY_FILLED"
+    assert pair.paper.positions()[new] == -2
+
+
 @pytest.mark.covers("F65", "F69")
 def test_part_that_goes_is_restored_by_exits_for_the_rest(pair: Pair) -> None:
     spread = pair.open_bracket("in-part", quantity=2, protection="native-oco", on_outside_change="restore")

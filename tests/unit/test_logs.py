@@ -238,3 +238,42 @@ def test_event_names_are_words_with_underscores_in_alphabetical_order() -> None:
     assert list(EVENTS) == sorted(EVENTS)
     assert all(name.replace("_", "a").isalpha() and name.islower() for name in EVENTS)
     assert all(meaning.strip() for meaning in EVENTS.values())
+
+
+@pytest.mark.covers("F124")
+def test_flood_of_one_kind_of_trouble_is_cut_and_counted_while_everything_else_is_told(
+    stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure("json", "info", stream=stream)
+    now_s = [100.0]
+    monkeypatch.setattr(logs._state, "flood", logs.Flood(lambda: now_s[0]))
+    log = get_log("otocod.x")
+    for number in range(10_000):
+        log.warning("queue_alarm", number=number)
+        log.error("alarm", code="frozen", number=number)
+    log.error("alarm", code="double_exit")
+    for number in range(500):
+        log.info("bracket_event", number=number)
+    told = [(entry["event"], entry.get("code")) for entry in entries(stream)]
+    assert told.count(("queue_alarm", None)) == told.count(("alarm", "frozen")) == logs.FLOOD_LINES
+    assert told.count(("alarm", "double_exit")) == 1
+    assert told.count(("bracket_event", None)) == 500, "a change of state is never left out"
+    assert [entry["of"] for entry in entries(stream) if entry["event"] == "log_flood"] == [
+        "queue_alarm",
+        "alarm frozen",
+    ]
+
+    now_s[0] += logs.FLOOD_S
+    log.warning("queue_alarm")
+    log.warning("queue_alarm")
+    first, second = [entry for entry in entries(stream) if entry["event"] == "queue_alarm"][-2:]
+    assert first["left_out"] == 10_000 - logs.FLOOD_LINES
+    assert "left_out" not in second
+
+
+@pytest.mark.covers("F124")
+def test_flood_that_a_library_makes_is_cut_like_our_own(stream: io.StringIO) -> None:
+    configure("json", "info", stream=stream)
+    for _ in range(3 * logs.FLOOD_LINES):
+        logging.getLogger("aiohttp").error("unreadable")
+    assert len(entries(stream)) == logs.FLOOD_LINES + 1

@@ -126,6 +126,15 @@ def test_the_daemon_gets_its_secrets_as_credentials_and_leaves_no_core_dump() ->
     assert not [value for value in keys["Environment"] if "SECRET" in value or "TOKEN" in value]
 
 
+@pytest.mark.covers("F124")
+def test_lines_of_the_daemon_are_bounded_in_the_journal() -> None:
+    keys = keys_of("otocod.service")
+    assert keys["LogRateLimitIntervalSec"] == ["10s"]
+    # An ordinary burst, a thousand brackets that open, protect and close, fits in.
+    assert 5_000 <= int(keys["LogRateLimitBurst"][0]) <= 50_000
+    assert "StandardError" not in keys, "a file of its own would have no bound"
+
+
 def test_the_queue_thread_can_be_confined() -> None:
     keys = keys_of("otocod.service")
     allowed = " ".join(value for value in keys["SystemCallFilter"] if not value.startswith("~")).split()
