@@ -1,6 +1,8 @@
 """Doctor: each thing that must be right, made wrong, is named together with what mends it."""
 
+import ast
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,3 +135,27 @@ def test_production_wants_somebody_to_hear_of_alarms() -> None:
 )
 def test_versions_with_the_wal_reset_fault_are_known(version: tuple[int, int, int], is_affected: bool) -> None:
     assert (sqlite_note(version) is not None) is is_affected
+
+
+ROOT = Path(__file__).parents[3]
+CHECKING = ("otocod/bootstrap.py", "otocod/engine/health.py", "otocod/adapters/doctor.py", "otocod/cli/upkeep.py")
+
+
+def names_of_checks() -> set[str]:
+    found: set[str] = set()
+    for file in CHECKING:
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("check", "_check"):
+                assert isinstance(node.args[0], ast.Constant) or ast.unparse(node.args[0]) == "name", ast.unparse(node)
+                if isinstance(node.args[0], ast.Constant):
+                    found.add(str(node.args[0].value))
+    return found
+
+
+def test_manual_lists_every_check_and_no_other() -> None:
+    text = (ROOT / "docs" / "operate.md").read_text(encoding="utf-8")
+    section = text.split("## Doctor")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (?!check |---)(.+?) \|", section, re.MULTILINE)
+    listed = [name for cell in cells for name in cell.split(", ")]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == names_of_checks()
