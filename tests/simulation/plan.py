@@ -59,6 +59,7 @@ FAULT_CLASSES |= (
         "closed_market": "the market closes for a while: Day orders expire, new ones wait",
         "quotes_down": "the quote feed goes away, with and without saying so",
         "quotes_lie": "one leg's quote is wrong for a moment",
+        "positions_untold": "the stream says nothing of positions",
         "shares": "shares instead of options",
         "hours": "days of some minutes with nights between, the last one the options' own; time exits",
     }

@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from otocod.adapters.tastytrade.parse import position_from_wire
+from otocod.adapters.tastytrade.schema import PositionWire
 from otocod.domain.ids import AccountNumber, BrokerOrderId
 from otocod.ports.broker import (
     StreamComplex,
@@ -11,6 +15,7 @@ from otocod.ports.broker import (
     StreamEvent,
     StreamOddity,
     StreamOrder,
+    StreamPosition,
     StreamUp,
 )
 from tests.simulation.broker import group_of, report_of
@@ -76,7 +81,10 @@ class SimStreamer:
 
     def frame(self, kind: str, data: dict[str, Any]) -> None:
         """One message of the broker, on its way."""
-        if not self._is_up or kind not in ("Order", "ComplexOrder"):
+        if not self._is_up:
+            return
+        if kind == "CurrentPosition":
+            self._position_frame(data)
             return
         world = self._world
         if world.strikes("frames_dropped"):
@@ -97,6 +105,19 @@ class SimStreamer:
             self._deliver_at(due_s + random.uniform(0, 0.1), event)
         if world.strikes("frames_stale"):
             self._deliver_at(due_s + random.uniform(0.5, 40.0), event)
+
+    def _position_frame(self, data: dict[str, Any]) -> None:
+        """Faults as of other frames, drawn apart from theirs; before or behind the fill that it belongs to."""
+        world, random = self._world, self._world.plan.random("position frames")
+        rates = world.plan.rates
+        if world.plan.is_on("positions_untold") or random.random() < rates.get("frames_dropped", 0.0):
+            return
+        due_s = world.loop.time() + world.plan.latency_ms / 1000 * random.uniform(0.1, 1.0)
+        if random.random() < rates.get("frames_delayed", 0.0):
+            due_s += random.uniform(0.1, 4.0)
+        position = position_from_wire(msgspec.convert(data, PositionWire, strict=False))
+        assert position is not None
+        self._deliver_at(due_s, StreamPosition(world.accounts[0], position))
 
     def _event(self, kind: str, data: dict[str, Any]) -> StreamEvent:
         account = AccountNumber(self._world.accounts[0])

@@ -329,7 +329,7 @@ class World:
                 self.trace("exchange", " ".join((what, *more)))
             self.meddler.saw(entry)
         for notice in self.exchange.drain():
-            if notice.type in ("Order", "ComplexOrder"):
+            if notice.type in ("Order", "ComplexOrder", "CurrentPosition"):
                 for life in (*self.ousted, self.life) if self.ousted else (self.life,):
                     if life is not None:
                         life.streamer.frame(notice.type, notice.data)
