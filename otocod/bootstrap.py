@@ -191,10 +191,10 @@ def _take_lock(path: Path) -> int:
     return descriptor
 
 
-def _is_locked_file(path: Path, descriptor: int) -> bool:
+def _is_file(path: Path, held: os.stat_result) -> bool:
     """Whether the lock file is still the one that is held: whoever removes it lets a second daemon in."""
     try:
-        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+        return os.path.samestat(os.lstat(path), held)
     except OSError:
         return False
 
@@ -295,7 +295,7 @@ class _Daemon:
             sessions=BrokerSessions(Reader(transport, auth), self.clock, settings.data_dir / "sessions.json"),
             zone_offsets=zone_offsets,
             is_zone=is_zone,
-            holds_lock=partial(_is_locked_file, settings.lock, self._lock),
+            holds_lock=partial(_is_file, settings.lock, os.fstat(self._lock)),
             past_requests=await asyncio.to_thread(past_requests, settings.state_db, accounts),
         )
         figures.supervisor = supervisor

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
+from hashlib import sha1
 
 from otocod.domain.ids import AccountNumber, BracketId, ExternalIdentifier
 from otocod.domain.orders import Order, OrderState, View
@@ -106,13 +107,16 @@ LOST_IDS_REACH = 64
 
 def made_id(bracket_id: BracketId, role: Role, number: int) -> ExternalIdentifier:
     """Identifiers are functions of the bracket's, so that a second run makes the same."""
-    return ExternalIdentifier(str(uuid.uuid5(_namespace(bracket_id), f"{role}/{number}")))
+    digest = sha1(_namespace(bracket_id) + f"{role}/{number}".encode(), usedforsecurity=False).digest()
+    # uuid.uuid5 in a third of its time: version 5, variant 10.
+    text = (digest[:6] + bytes((digest[6] & 0x0F | 0x50, digest[7], digest[8] & 0x3F | 0x80)) + digest[9:16]).hex()
+    return ExternalIdentifier(f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}")
 
 
 @lru_cache(maxsize=64)
-def _namespace(bracket_id: BracketId) -> uuid.UUID:
+def _namespace(bracket_id: BracketId) -> bytes:
     """Identifiers are made by the dozen, and reading the bracket's own is half of the work."""
-    return uuid.UUID(bracket_id)
+    return uuid.UUID(bracket_id).bytes
 
 
 # What stays when an order changes: all that is counted in fills unless its views do, else what the other kind has.

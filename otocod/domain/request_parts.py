@@ -54,15 +54,16 @@ class Part:
         return any(key in self._fields for key in keys)
 
     def require(self, key: str, remedy: str) -> bool:
-        if not self.has(key):
+        is_there = key in self._fields
+        if not is_there:
             self.refuse(key, f"missing: {remedy}")
-        return self.has(key)
+        return is_there
 
     def text(self, key: str) -> str | None:
         value = self._fields.get(key)
         if isinstance(value, str):
             return value
-        if self.has(key):
+        if key in self._fields:
             self.refuse(key, f"{kind_of(value)} is not a text: write it in quotes")
         return None
 
@@ -71,7 +72,7 @@ class Part:
         if text is None:
             return None
         for word in allowed:
-            if text == word.value:
+            if text == word:
                 return word
         choices = ", ".join(word.value for word in allowed)
         self.refuse(key, f"{shown(text)} is not known: write one of {choices}")
@@ -81,13 +82,13 @@ class Part:
         value = self._fields.get(key)
         if isinstance(value, bool):
             return value
-        if self.has(key):
+        if key in self._fields:
             self.refuse(key, f"{kind_of(value)} is not true or false: write one of these without quotes")
         return None
 
     def number(self, key: str, parse: Callable[[str], Decimal]) -> Decimal | None:
         value = self._fields.get(key)
-        if not self.has(key):
+        if key not in self._fields:
             return None
         if not isinstance(value, JsonNumber | str):
             self.refuse(key, f"{kind_of(value)} is not a number: write it like 0.85 or 1")

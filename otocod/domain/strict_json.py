@@ -118,13 +118,16 @@ def _checked(node: object, path: str, reasons: Reasons) -> JsonValue:
 def _checked_object(pairs: _Pairs, path: str, reasons: Reasons) -> dict[str, JsonValue]:
     checked: dict[str, JsonValue] = {}
     for key, value in pairs:
-        key_path = joined(path, key)
         if unsafe_character(key) is not None:
             reasons.add(path or "request", f"the key {shown(key)} holds a control character: leave it out")
         if key in checked:
-            reasons.add(key_path, "the key stands twice: keep one")
+            reasons.add(joined(path, key), "the key stands twice: keep one")
             continue
-        checked[key] = _checked(value, key_path, reasons)
+        # Its path is worked out only for what may have something to complain of.
+        if isinstance(value, JsonNumber) or (isinstance(value, str) and unsafe_character(value) is None):
+            checked[key] = value
+        else:
+            checked[key] = _checked(value, joined(path, key), reasons)
     return checked
 
 

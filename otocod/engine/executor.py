@@ -117,7 +117,7 @@ class Executor:
     def run(self, bracket: Bracket, command: Command) -> None:
         """Never blocks; a request leaves in this step where it may, and ends in an event of a later one.
 
-        The lock is looked at before each, which costs two system calls: two daemons would both send a fill's exits.
+        The lock is looked at before each, which costs a system call: two daemons would both send a fill's exits.
         """
         if not self._has_ceased and not self._holds_lock():
             self.cease()

@@ -27,6 +27,7 @@ log = get_log(__name__)
 
 _LOOK_AGAIN_S = 1.0
 _ROWS_AT_ONCE = 200
+_ROWS_WITHOUT_A_PAUSE = 10  # some five milliseconds
 _FROM_BEFORE_RESTORE = (
     "this row is older than the restoring of the database from a backup, so a bracket may have come of it that is lost:"
     " nothing was sent; look at the broker, then submit it again under another client_ref"
@@ -114,9 +115,11 @@ class Intake:
         # Asked together: one by one, rows by the thousand would wait longer for these answers than for the disk.
         found = await asyncio.gather(*(self._store.bracket_of_ref(row.client_ref) for row in rows))
         known = {row.client_ref: first for row, first in zip(rows, found, strict=True)}
-        for row in rows:
+        for number, row in enumerate(rows, 1):
             if await self._judge(row, known):
                 self._waiting.pop(row.request_id, None)
+            if number % _ROWS_WITHOUT_A_PAUSE == 0:
+                await asyncio.sleep(0)  # a fill must not wait until hundreds of requests have been judged
 
     async def _pause(self) -> None:
         # Rows that may not be accepted yet are looked at again, so that they are told when they have grown stale.

@@ -91,7 +91,7 @@ class Mailboxes:
         self._by_external_identifier: dict[ExternalIdentifier, BracketId] = {}
         self._by_broker_order_id: dict[BrokerOrderId, BracketId] = {}
         self._by_complex_order_id: dict[ComplexOrderId, BracketId] = {}
-        self._by_symbol: dict[str, set[BracketId]] = {}
+        self._by_symbol: dict[str, tuple[BracketId, ...]] = {}  # most have one
         self._durable: dict[BracketId, Bracket] = {}  # as last committed
         self._unsaved: dict[BracketId, _Unsaved] = {}
         self._timers: set[asyncio.TimerHandle] = set()
@@ -418,16 +418,15 @@ class Mailboxes:
         for _, external_identifier in (*bracket.staged, *bracket.suspects):
             self._by_external_identifier.pop(external_identifier, None)
         for leg in bracket.request.entry.legs:
-            trading = self._by_symbol.get(leg.symbol, set())
-            trading.discard(bracket_id)
-            if not trading:
-                self._by_symbol.pop(leg.symbol, None)
+            trading = tuple(each for each in self._by_symbol.pop(leg.symbol, ()) if each != bracket_id)
+            if trading:
+                self._by_symbol[leg.symbol] = trading
 
     def _index(self, before: Bracket | None, after: Bracket) -> None:
         bracket_id = after.bracket_id
         if before is None:
             for leg in after.request.entry.legs:
-                self._by_symbol.setdefault(leg.symbol, set()).add(bracket_id)
+                self._by_symbol[leg.symbol] = (*self._by_symbol.get(leg.symbol, ()), bracket_id)
         if before is None or before.staged is not after.staged or before.suspects is not after.suspects:
             for _, external_identifier in (*after.staged, *after.suspects):
                 self._by_external_identifier[external_identifier] = bracket_id

@@ -8,6 +8,7 @@ A field that is unknown here is refused at load: it was written by a newer otoco
 decision. Removing or renaming a field of a stored record therefore needs a migration.
 """
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, fields
@@ -469,6 +470,65 @@ _BRACKET_NAMES = _names(tables.brackets)
 _ORDER_NAMES = _names(tables.orders)
 
 
+_MOST_PRICES = 10_000
+_prices: dict[str, Decimal] = {}  # by their text: 1.90 is another one than 1.9
+
+
+def _shared_price(price: Decimal | None) -> Decimal | None:
+    """One object for all that read alike: a bracket has a dozen prices, and thousands have the same."""
+    if price is None:
+        return None
+    if len(_prices) >= _MOST_PRICES:
+        _prices.clear()
+    return _prices.setdefault(str(price), price)
+
+
+_set = object.__setattr__  # on records that were read this moment and that nobody else has
+
+
+def _share_legs(spec: OrderSpec, known: dict[object, Any]) -> None:
+    for leg in spec.legs:
+        _set(leg, "symbol", known.setdefault(leg.symbol, leg.symbol))
+    _set(spec, "legs", known.setdefault(spec.legs, spec.legs))
+    _set(spec, "net_price", _shared_price(spec.net_price))
+    _set(spec, "stop_trigger", _shared_price(spec.stop_trigger))
+
+
+def _share_views(order: Order, known: dict[object, Any]) -> None:
+    for view in order.views:
+        _set(view, "status_text", sys.intern(view.status_text))
+        _set(view, "source", None if view.source is None else sys.intern(view.source))
+        _set(view, "net_price", _shared_price(view.net_price))
+        _set(view, "stop_trigger", _shared_price(view.stop_trigger))
+        for leg in view.legs:
+            _set(leg, "symbol", known.setdefault(leg.symbol, leg.symbol))
+            for fill in leg.fills:
+                _set(fill, "price", _shared_price(fill.price))
+
+
+def _share(bracket: Bracket) -> Bracket:
+    """What is equal within a bracket, or in many, is held once: a third of what an open bracket takes."""
+    known: dict[object, Any] = {}
+    entry = bracket.request.entry
+    _share_legs(entry, known)
+    for order in bracket.orders:
+        _share_legs(order.spec, known)
+        _share_views(order, known)
+        prices = (order.spec.net_price, order.spec.stop_trigger)
+        if order.spec == entry and prices[0] is entry.net_price and prices[1] is entry.stop_trigger:
+            _set(order, "spec", entry)
+    _set(bracket, "account", sys.intern(bracket.account))
+    _set(bracket, "ladder", _small.setdefault(bracket.ladder, bracket.ladder))
+    _set(bracket, "policy", _small.setdefault(bracket.policy, bracket.policy))
+    policy = bracket.request.watch_policy
+    _set(bracket.request, "watch_policy", _small.setdefault(policy, policy))
+    return bracket
+
+
+# Settings of brackets, of which there are few different ones.
+_small: dict[Any, Any] = {}
+
+
 def order_from_row(row: StoredRow) -> Order:
     with _readable("order", row["external_identifier"]):
         return Order(
@@ -489,7 +549,7 @@ def bracket_from_rows(
 ) -> Bracket:
     """orders: in the order of their positions. unused: (role, id, status) of STAGED and SUSPECT ids, likewise."""
     with _readable("bracket", row["bracket_id"]):
-        return Bracket(
+        bracket = Bracket(
             bracket_id=BracketId(row["bracket_id"]),
             client_ref=row["client_ref"],
             account=AccountNumber(row["account"]),
@@ -512,6 +572,7 @@ def bracket_from_rows(
             version=row["version"],
             **_bracket_rest.decode(row["more_json"]),
         )
+        return _share(bracket)
 
 
 def capability_from_row(row: StoredRow) -> Capability:

@@ -1,10 +1,12 @@
 """Changed records are what `dataclasses.replace` would make, and what was derived stays only where it still holds."""
 
+import uuid
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
 from otocod.domain.brackets import Bracket, made_id
+from otocod.domain.ids import BracketId
 from otocod.domain.orders import Order, OrderState
 from otocod.domain.records import changed
 from otocod.domain.specs import Role
@@ -19,6 +21,13 @@ def test_a_changed_record_is_the_replaced_one_and_of_its_kind(bracket: Bracket) 
     assert new == replace(bracket, attention="look", rearms=7)
     assert type(new) is Bracket
     assert hash(new) == hash(replace(bracket, attention="look", rearms=7))
+
+
+def test_an_identifier_is_the_name_based_uuid_of_its_bracket_role_and_number() -> None:
+    name = BracketId("0199b1c0-0000-7000-8000-000000000001")
+    for role in Role:
+        for number in range(300):
+            assert made_id(name, role, number) == str(uuid.uuid5(uuid.UUID(name), f"{role}/{number}"))
 
 
 def test_a_changed_record_is_frozen_like_any_other() -> None:

@@ -125,6 +125,33 @@ def plain(number: int = 0, **changes: Any) -> QueuedRequest:
     return row(number, request_id=request_id, ref=ref, **{"protection": "native-oco", **changes})
 
 
+# Beside the rest.
+
+
+async def test_rows_by_the_hundred_let_the_loop_turn_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fill that comes meanwhile is dealt with in one of these turns."""
+    desk = Desk()
+    judged: list[int] = []
+    turns = 0
+
+    async def judge(row: QueuedRequest, known: object) -> bool:
+        judged.append(row.request_id)
+        return True
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while len(judged) < 95:
+            turns += len(judged) > 0
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(desk.intake, "_judge", judge)
+    desk.queue.put(*(plain(number) for number in range(95)))
+    await asyncio.wait_for(count_turns(), 5)
+    assert len(judged) == 95
+    assert turns >= 9
+    await desk.crash()
+
+
 # Accepted.
 
 

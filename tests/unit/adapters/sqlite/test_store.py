@@ -18,6 +18,7 @@ from otocod.adapters.sqlite import engine as engine_module
 from otocod.adapters.sqlite import readmodel
 from otocod.adapters.sqlite import store as store_module
 from otocod.adapters.sqlite.check import NotFit, stored_epoch
+from otocod.adapters.sqlite.codec import to_json
 from otocod.adapters.sqlite.engine import ChangeRejected, DiskFailed, FailureKind, kind_of_failure
 from otocod.adapters.sqlite.store import SqliteStore
 from otocod.domain.ids import BracketId, BrokerOrderId, RequestId
@@ -495,3 +496,20 @@ def test_hot_queries_use_their_indexes(path: Path, statement: Select[Any], index
     assert "SCAN external_identifiers" not in shown
     for index in indexes:
         assert index in shown
+
+
+async def test_what_is_equal_in_loaded_brackets_is_held_once_and_stays_what_it_was(store: SqliteStore) -> None:
+    lives = [changes_of_life(number)[:3] for number in (1, 2)]
+    for each in (*lives[0], *lives[1]):
+        await store.commit(each)
+    first, second = await store.load_open()
+    assert (first, second) == (lives[0][-1].after, lives[1][-1].after)
+    assert [to_json(order) for order in first.orders] == [to_json(order) for order in lives[0][-1].after.orders]
+    held = [*first.request.entry.legs]
+    for order in first.orders:
+        held += order.spec.legs
+        held += [leg for view in order.views for leg in view.legs]  # type: ignore[misc]
+    assert len({id(leg.symbol) for leg in held}) == len({leg.symbol for leg in held}) < len(held)
+    prices = [order.spec.net_price for bracket in (first, second) for order in bracket.orders]
+    assert len({id(price) for price in prices}) == len({str(price) for price in prices}) < len(prices)
+    assert first.policy is second.policy
