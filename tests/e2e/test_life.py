@@ -172,6 +172,48 @@ def test_partial_fills_are_protected_for_what_is_open(reserved: Pair) -> None:
     reserved.check_end()
 
 
+@pytest.mark.covers("F39")
+def test_entry_that_ends_with_legs_out_of_ratio_is_protected_for_its_whole_units_and_a_person_told(
+    tmp_path: Path,
+) -> None:
+    with running(tmp_path) as pair:
+        spread = pair.open_bracket("uneven", "PENDING_ENTRY", quantity=3, protection="native-oco")
+        (entry,) = pair.paper.working(spread)
+        pair.paper.act(entry, "fill", quantity=1)
+        pair.paper.act(entry, "fill", quantity=1, first_leg_only=True)
+        pair.paper.act(entry, "cancel", by="broker")
+        pair.daemon.until_attention("uneven", "out of ratio")
+        live = pair.daemon.until_state("uneven", "EXITS_LIVE")
+        assert "1 whole units are being protected, the rest is yours to close" in live["attention"]
+        exits = pair.paper.working(spread)
+        assert [{leg["quantity"] for leg in order["legs"]} for order in exits] == [{1}, {1}]
+        pair.paper.quote(spread, TARGET)
+        until(lambda: pair.paper.orders(spread, status="Live") == [], "both exits are over")
+        assert pair.paper.positions() == {spread.short: -1}
+
+
+@pytest.mark.covers("F54", "F55")
+def test_exit_that_fills_in_part_while_its_sibling_is_cancelled_leaves_exits_for_just_the_rest(tmp_path: Path) -> None:
+    """The cancel of the larger stop is on its way when one more unit of the target fills."""
+    with running(tmp_path, rules={"reservation": False, "cancel_delay_ms": 300}) as pair:
+        spread = pair.open_bracket("race", quantity=3, protection="unlinked")
+        exits = pair.paper.working(spread)
+        target = next(order for order in exits if "stop-trigger" not in order)
+        pair.paper.act(target, "fill", quantity=1)
+        until(lambda: pair.paper.orders(spread, status="Cancel Requested") != [], "the stop is being cancelled")
+        pair.paper.act(target, "fill", quantity=1)
+
+        def sizes() -> list[tuple[bool, str]]:
+            working = pair.paper.orders(spread, status="Live")
+            left = [("stop-trigger" in order, order["legs"][0]["remaining-quantity"]) for order in working]
+            return sorted((is_stop, str(quantity)) for is_stop, quantity in left)
+
+        until(lambda: sizes() == [(False, "1"), (True, "1")], "a target and a stop for the unit that is left")
+        pair.paper.quote(spread, STOP)
+        assert pair.daemon.until_closed("race")["outcome"] == "STOP_FILLED"
+        pair.check_end()
+
+
 @pytest.mark.covers("F87")
 def test_sigterm_ends_with_status_0_and_leaves_working_orders(tmp_path: Path) -> None:
     with running(tmp_path) as pair:
