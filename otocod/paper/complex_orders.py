@@ -238,6 +238,8 @@ def _end_sibling(state: State, sibling: Order) -> None:
     rules = state.rules
     if rules.oco_race == "safe":
         sibling.is_frozen = True
+        if sibling.waits_for_original and sibling.replaces is not None:
+            sibling.replaces.is_frozen = True  # which is the one that could still fill
     elif rules.oco_race == "both-fill":
         state.after(rules.oco_cancel_delay_ms // 2, filling.fill_anyway, sibling)
     state.after(rules.oco_cancel_delay_ms, _cancel_sibling, sibling)

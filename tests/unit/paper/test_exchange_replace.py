@@ -223,6 +223,20 @@ def test_aborted_replacement_leaves_the_member_in_its_group() -> None:
     assert [order["status"] for order in container["orders"]] == ["Filled", "Cancelled"]
 
 
+@pytest.mark.covers("F46")
+def test_member_that_waits_for_its_replacement_does_not_fill_beside_its_sibling() -> None:
+    desk = Desk(replace_delay_ms=50, oco_cancel_delay_ms=40)
+    trigger = desk.submit_complex(otoco())["trigger-order"]["id"]
+    desk.exchange.fill(trigger, now_us=desk.now_us)
+    desk.wait(10)
+    new = replaced(desk, trigger + 1, change("0.50", price_effect="Debit", time_in_force="GTC"))
+    desk.exchange.fill(trigger + 2, now_us=desk.now_us)
+    desk.spread("0.10", "0.20")
+    desk.wait(200)
+    assert [desk.status(n) for n in (trigger + 1, new, trigger + 2)] == ["Cancelled", "Cancelled", "Filled"]
+    assert desk.held() == {}
+
+
 def test_replacing_members_can_be_switched_off() -> None:
     desk = Desk(replace_members=False)
     trigger = desk.submit_complex(otoco())["trigger-order"]["id"]
