@@ -2,7 +2,7 @@
 
 None of them is a mistake of syntax or of types; each is what the line might have been if one sentence of the design had
 been forgotten. The simulation must notice every one of BUGS. UNSEEN are real mistakes that no rule of the checker
-speaks of: what they spoil is tested elsewhere, as said in docs/planted-bugs.md.
+speaks of: what they spoil is tested elsewhere.
 """
 
 from dataclasses import dataclass
@@ -179,8 +179,9 @@ _KNOWING = (
     Bug(
         "filled-sized-by-its-fills",
         _ORDERS,
-        "                shown = leg.quantity if self.status is BrokerStatus.FILLED else 0\n",
-        "                shown = 0\n",
+        "                return max(leg.filled_by_fills, leg.quantity - leg.remaining, shown)\n",
+        "                return leg.filled_by_fills if shown else "
+        "max(leg.filled_by_fills, leg.quantity - leg.remaining)\n",
         "Filled with one leg's fills is taken for one leg filled",
         under=("odd_rules",),
     ),
@@ -424,7 +425,7 @@ _EXITS = (
         'the broker ({order.role}): cancelling it"\n'
         "            )\n",
         "an order that was given up turns up, is reported and left working",
-        under=("late_acceptance",),
+        under=("late_entries",),
     ),
     Bug(
         "close-before-the-exits-are-gone",
@@ -521,7 +522,7 @@ _EXITS = (
         "    if order.replaces is None or order.is_terminal:\n        return False\n",
         "    if order.replaces is None or order.is_terminal or order.role is Role.TARGET:\n        return False\n",
         "a replacement on its way counts beside the order that it replaces",
-        under=("operator",),
+        under=("exits_moved",),
     ),
     Bug(
         "half-a-group-trusted",

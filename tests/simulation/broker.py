@@ -24,6 +24,7 @@ from otocod.domain.commands import Member
 from otocod.domain.events import ComplexReport
 from otocod.domain.ids import AccountNumber, BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import OrderReport
+from otocod.domain.specs import Role
 from otocod.domain.timing import EXIT_WINDOW_US
 from otocod.paper.errors import Refused as PaperRefused
 from otocod.ports.broker import (
@@ -236,6 +237,8 @@ class SimBroker:
         world, random = self._world, self._random
         there_s, back_s = self._latency_s(), self._latency_s()
         fault = self._fault()
+        if any(member.role is Role.ENTRY for member in members) and world.strikes("late_entries"):
+            fault = "late_entries"
         world.trace("broker", f"{kind} {named}" + (f"  [{fault}]" if fault else ""))
 
         def settle(outcome: Outcome) -> None:
@@ -273,6 +276,11 @@ class SimBroker:
                 late_s = random.choice((1.0, 5.0, 12.0, 30.0)) * random.uniform(0.5, 1.2)
                 if late_s * 1_000_000 > EXIT_WINDOW_US:
                     world.note_late(members)
+                world.expect(late_s)
+                world.later(late_s, self._late, kind, named, carry_out)
+            case "late_entries":
+                late_s = world.plan.random("late_entries").uniform(100.0, 220.0)
+                world.note_late(members)
                 world.expect(late_s)
                 world.later(late_s, self._late, kind, named, carry_out)
             case _:

@@ -41,16 +41,22 @@ class Books:
         self.orders: dict[int, Json] = {order["id"]: order for order in truth["orders"]}
         self.brackets: dict[str, Json] = {b["bracket_id"]: b for b in dump["brackets"]}
         self.ids: dict[str, str] = dump["ids"]
+        self.positions: dict[str, int] = truth["positions"]
         self.accepted: dict[int, Json] = {e["order-id"]: e for e in truth["log"] if e["event"] == "accepted"}
         self.by_bracket: dict[str, list[int]] = defaultdict(list)
         self.strangers: list[int] = []
         self.gone = _taken_by_hand(truth["log"], self)
+        self._first_fills_us: dict[str, int] = {}
         for order_id in sorted(self.accepted):
             owner = self.owner(order_id)
             if owner is not None:
                 self.by_bracket[owner].append(order_id)
             elif (self.accepted[order_id].get("source") or "").startswith(_OURS):
                 self.strangers.append(order_id)
+        for entry in truth["log"]:
+            owner = self.owner(entry["order-id"]) if entry["event"] == "fill" else None
+            if owner is not None:
+                self._first_fills_us.setdefault(owner, entry["at_us"])
 
     def owner(self, order_id: int) -> str | None:
         """By its own identifier, else by what it replaces: an order moved by hand is still the bracket's."""
@@ -63,8 +69,27 @@ class Books:
         return None
 
     def is_taken_by_hand(self, bracket_id: str) -> bool:
-        """Whether somebody has closed its position, or part of it, behind its back."""
-        return any(symbol in self.gone for symbol in self.brackets[bracket_id]["legs"])
+        """Whether somebody has closed its position, or part of it, behind its back: since it has had one."""
+        since_us = self._first_fills_us.get(bracket_id)
+        return since_us is not None and any(
+            self.gone.get(symbol, 0) >= since_us for symbol in self.brackets[bracket_id]["legs"]
+        )
+
+    def is_shown(self, bracket_id: str) -> bool:
+        """Whether the account shows all that its brackets have open on these legs, whatever it is made of by now: an
+        exercised option may have left in shares what somebody took of them, and nobody could tell."""
+        wanted: Counter[str] = Counter()
+        for each in self.brackets:
+            for symbol, quantity in self.open_legs(each).items():
+                wanted[symbol] += quantity * self._side(each, symbol)
+        return all(
+            self.positions.get(symbol, 0) * wanted[symbol] >= wanted[symbol] ** 2
+            for symbol in self.brackets[bracket_id]["legs"]
+        )
+
+    def _side(self, bracket_id: str, symbol: str) -> int:
+        legs = (leg for n in self.by_bracket[bracket_id] if self.is_entry(n) for leg in self.orders[n]["legs"])
+        return next((1 if leg["action"].startswith("Buy") else -1 for leg in legs if leg["symbol"] == symbol), 0)
 
     def is_entry(self, order_id: int) -> bool:
         return not self.orders[order_id]["legs"][0]["action"].endswith("Close")
@@ -113,8 +138,10 @@ class Books:
         return [n for n in self.by_bracket[bracket_id] if self.orders[n]["status"] not in _TERMINAL]
 
 
-def _taken_by_hand(log: list[Json], books: Books) -> set[str]:
-    """Legs whose position a person's own order has taken down, a transfer has set or the clearing house has settled."""
+def _taken_by_hand(log: list[Json], books: Books) -> dict[str, int]:
+    """Legs whose position a person's own order has taken down, a transfer has set or the clearing house has settled; and
+    when that was last.
+    """
     side = {
         leg["symbol"]: leg["action"].split()[0]
         for n in books.accepted
@@ -125,7 +152,7 @@ def _taken_by_hand(log: list[Json], books: Books) -> set[str]:
         n for n, e in books.accepted.items() if books.owner(n) is None and not (e.get("source") or "").startswith(_OURS)
     }
     return {
-        entry["symbol"]
+        entry["symbol"]: entry["at_us"]
         for entry in log
         if entry["event"] in ("position-set", "position-settled")
         or (
@@ -437,7 +464,9 @@ def _open(books: Books, bracket_id: str, bracket: Json, *, is_late_filled: bool)
     if ends := _ends(books, bracket):
         return ends
     if books.is_taken_by_hand(bracket_id):
-        return [] if _tells(bracket, _TELLS_GONE) else [f"L2 {state}, its position was taken away, and nobody is told"]
+        if _tells(bracket, _TELLS_GONE) or books.is_shown(bracket_id):
+            return []
+        return [f"L2 {state}, its position was taken away, and nobody is told"]
     if bracket["is_held"] and _tells(bracket, _TELLS_HELD):
         return []
     if bracket["is_frozen"] and _tells(bracket, _TELLS_FROZEN):

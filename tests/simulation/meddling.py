@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from otocod.domain.brackets import BracketState
+from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.events import (
     ChangeRequested,
     CloseRequested,
@@ -16,6 +16,7 @@ from otocod.domain.events import (
     ReleaseRequested,
     UnfreezeRequested,
 )
+from otocod.domain.ids import BracketId
 from otocod.engine.operator import _changed_specs
 from otocod.paper import lifecycle
 from otocod.paper.errors import Refused
@@ -25,7 +26,7 @@ from otocod.ports.admin import AdminRefused
 from tests.simulation.plan import Plan
 
 if TYPE_CHECKING:
-    from tests.simulation.world import World
+    from tests.simulation.world import Life, World
 
 _TERMINAL = frozenset({"Filled", "Cancelled", "Expired", "Rejected", "Removed", "Partially Removed"})
 _TRIED_AGAIN_S = 0.5
@@ -52,7 +53,13 @@ _VISITS = (
     "closed_market",
     "quotes_down",
     "quotes_lie",
+    "exits_moved",
 )
+# Of a credit and of a debit: targets, and triggers with limits, that exits are moved to; ten times it for shares.
+_MOVED_TO = {
+    True: (("0.45", "0.30"), (("1.75", "1.95"), ("1.50", "1.80"))),
+    False: (("1.75", "2.00"), (("0.55", "0.40"), ("0.70", "0.50"))),
+}
 # What the exchange's rules are while the market is closed, and otherwise.
 _AFTER_EXPIRY_S = 90.0  # until the end of a position is believed, without a word of the stream
 _CLOSED, _OPEN = {"sessions": "closed"}, {"sessions": "always-open"}
@@ -557,7 +564,41 @@ class Meddler:
                 event = ReleaseRequested("simulation")
             case _:
                 event = UnfreezeRequested("simulation")
+        self._tell(life, bracket, event)
+
+    def _exits_moved(self) -> None:
+        """Of any bracket that stands, one exit or both; a second time while the first move is under way."""
+        world, random = self._world, self._random("exits_moved")
+        if world.life is None or world.life.is_dead or not world.life.supervisor.is_ready:
+            return
+        present = [b for b in world.life.supervisor.mailboxes.open_brackets() if b.state is BracketState.EXITS_LIVE]
+        if not present:
+            return
+        bracket_id = random.choice(present).bracket_id
+        self._move_exits(bracket_id)
+        if random.random() < 0.3:
+            world.later(random.uniform(0.0, 0.5), self._move_exits, bracket_id)
+
+    def _move_exits(self, bracket_id: BracketId) -> None:
+        world, random = self._world, self._random("exits_moved")
+        life = world.life
+        bracket = None if life is None or life.is_dead else life.supervisor.mailboxes.brackets.get(bracket_id)
+        if life is None or bracket is None or bracket.state is not BracketState.EXITS_LIVE or world.is_calm:
+            return
+        scenario = next(s for s in world.scenarios if s.client_ref == bracket.client_ref)
+        targets, stops = _MOVED_TO[scenario.is_credit]
+        target, stop = random.choice(((True, False), (False, True), (True, True)))
+        times = 1 if " " in scenario.legs[0].symbol else 10
+        trigger, limit = (str(Decimal(price) * times) for price in random.choice(stops))
+        price = str(Decimal(random.choice(targets)) * times)
+        with suppress(AdminRefused):
+            specs = _changed_specs(bracket, price if target else None, (trigger, limit) if stop else None)
+            self._tell(life, bracket, ChangeRequested("simulation", specs))
+
+    def _tell(self, life: "Life", bracket: Bracket, event: Event) -> None:
+        world = self._world
         world.trace("operator", f"{bracket.client_ref} {type(event).__name__}")
+        world.operated.append({"at_us": world.loop.now_us, "bracket_id": str(bracket.bracket_id)})
         life.supervisor.tell(bracket.bracket_id, event)
 
     def _repeated_rows(self) -> None:

@@ -21,6 +21,9 @@ _LATE_US = 9_000_000
 _NEWS_US = 30_000_000
 
 _HURRY = 6
+# A cancel so soon after a move was accepted belongs to the move.
+_MOVE_US = 5_000_000
+_CANCELS = ("cancel-requested", "cancel-refused")
 
 
 class WatchedWorld(World):
@@ -63,6 +66,7 @@ def moments(truth: Json, dump: Json, history: list[Json]) -> list[str]:
         *found,
         *_second_entries(truth, dump),
         *_hurried(truth, dump),
+        *_moves_taken_back(truth, books),
         *_Replay(truth, books).found(),
         *_ended_too_early(truth, books, history),
     ]
@@ -149,6 +153,46 @@ def _hurried(truth: Json, dump: Json) -> list[str]:
         for (bracket_id, role), at in times.items()
         if any(later - earlier < 1_000_000 for earlier, later in zip(at, at[_HURRY - 1 :], strict=False))
     ]
+
+
+def _moves_taken_back(truth: Json, books: Books) -> list[str]:
+    """W: what an operator had moved and the broker has taken is not cancelled again while nothing else happens."""
+    found: list[str] = []
+    log, moves = truth["log"], {post["id"] for post in truth["posts"] if post["kind"] == "replace"}
+    excused = {*truth["doubled"], *truth["late"], *_slow(truth)}
+    for place, entry in enumerate(log):
+        order_id, name = entry.get("order-id"), entry.get("external-identifier")
+        if entry["event"] != "accepted" or name not in moves - excused:
+            continue
+        owner = books.owner(order_id)
+        if owner is None or books.brackets[owner]["protection"] == "watched":
+            continue  # where a target that was reached gives its place back to the stop
+        both = (order_id, entry["replaces-order-id"])
+        cancels = (e for e in log[place:] if e["event"] in _CANCELS and e["order-id"] in both)
+        cancel = next(cancels, None)
+        if cancel is None or cancel.get("by") != "api" or cancel["at_us"] > entry["at_us"] + _MOVE_US:
+            continue
+        since_us, until_us = entry["at_us"] - _MOVE_US, cancel["at_us"]
+        if not _happenings(truth, books, owner, since_us, until_us, moved=entry["replaces-order-id"]):
+            found.append(f"{books.brackets[owner]['client_ref']}: W order {order_id}, just moved, is taken away again")
+    return found
+
+
+def _happenings(truth: Json, books: Books, owner: str, since_us: int, until_us: int, *, moved: int) -> bool:
+    """Whether a bracket had other news in this time than one word of an operator, and the end of what was moved."""
+    its = set(books.by_bracket[owner])
+    start_us = truth["start_us"]
+    ends = [life["ended_us"] for life in truth["lives"] if life["ended_us"] is not None]
+    acts = [act["at_us"] for act in truth["operated"] if act["bracket_id"] == owner]
+    return (
+        sum(since_us <= start_us + at_us <= until_us for at_us in acts) > 1
+        or any(since_us <= start_us + at_us <= until_us for at_us in ends)
+        or any(
+            e["event"] == "fill" or e.get("by") == "user" or (e.get("by") == "broker" and e["order-id"] != moved)
+            for e in truth["log"]
+            if e.get("order-id") in its and since_us <= e["at_us"] <= until_us
+        )
+    )
 
 
 class _Replay:

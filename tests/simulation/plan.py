@@ -62,6 +62,8 @@ FAULT_CLASSES |= (
         "positions_untold": "the stream says nothing of positions",
         "shares": "shares instead of options",
         "hours": "days of some minutes with nights between, the last one the options' own; time exits",
+        "exits_moved": "an operator moves targets and stops, again and again",
+        "late_entries": "an entry is carried out minutes after it was sent, when it has long been given up",
     }
 )
 # One seed in so many runs on the real store and a real file.

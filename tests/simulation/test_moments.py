@@ -151,3 +151,38 @@ def test_children_of_a_part_filled_trigger_are_no_protection(tampered: Tampered)
         for leg in order["legs"]:
             leg["fills"] = [] if is_exit else leg["fills"]
     assert "whose trigger never filled whole" in tampered.found()
+
+
+@pytest.fixture(scope="module")
+def moved_run() -> tuple[Json, Json, list[Json]]:
+    """A run whose only fault is an operator who moves exits, and in which the broker took such a move in peace."""
+    for seed in range(400):
+        world = WatchedWorld(plan_from_seed(seed, only=frozenset({"exits_moved"})))
+        world.run()
+        truth, dump = world.truth(), world.dump()
+        if any(_is_in_peace(truth, dump, post) for post in truth["posts"]):
+            assert moments(truth, dump, world.history) == []
+            return truth, dump, world.history
+    raise AssertionError("no run of this kind")
+
+
+def _is_in_peace(truth: Json, dump: Json, post: Json) -> bool:
+    owner = dump["ids"][post["id"]]
+    bracket = next(b for b in dump["brackets"] if b["bracket_id"] == owner)
+    times = [e["at_us"] - truth["start_us"] for e in truth["log"] if e["event"] in ("fill", "cancel-requested")]
+    times += [act["at_us"] for act in truth["operated"] if act["bracket_id"] == owner][1:]
+    is_near = any(abs(at_us - post["at_us"]) < 11_000_000 for at_us in times)
+    return post["kind"] == "replace" and bracket["protection"] != "watched" and not is_near
+
+
+@pytest.mark.parametrize("taken", ["order-id", "replaces-order-id"])
+def test_order_just_moved_is_taken_away_again(moved_run: tuple[Json, Json, list[Json]], taken: str) -> None:
+    tampered = Tampered(moved_run)
+    truth, dump = tampered.truth, tampered.dump
+    move = next(post for post in truth["posts"] if _is_in_peace(truth, dump, post))
+    entry = next(e for e in tampered.log_of(move) if e["event"] == "accepted")
+    cancel = {"event": "cancel-requested", "order-id": entry[taken], "by": "api", "at_us": entry["at_us"] + 1_000_000}
+    truth["log"].append(cancel)
+    assert "just moved, is taken away again" in tampered.found()
+    truth["operated"] += [{"at_us": move["at_us"], "bracket_id": dump["ids"][move["id"]]}] * 2
+    assert "just moved" not in tampered.found(), "an operator wanted something else"

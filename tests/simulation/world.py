@@ -178,6 +178,7 @@ class World:
         self.doubled: set[str] = set()
         self.late: set[str] = set()  # accepted after the window in which a lost exit is waited for
         self.alarms: list[dict[str, Any]] = []
+        self.operated: list[dict[str, Any]] = []  # what an operator asked of a bracket, and when
         self.acknowledged: dict[str, int] = {}  # the newest version of each bracket that a commit was acknowledged for
         self.strikes_at_us: list[int] = []  # when anything went wrong that an ordinary day does not have
         self.lives: list[dict[str, Any]] = []
@@ -572,12 +573,14 @@ class World:
         return {
             "log": self.exchange.log,
             "orders": self.exchange.exchange_view(),
+            "positions": self.exchange.true_positions(self.accounts[0]),
             "posts": self.posts,
             "doubled": sorted(self.doubled),
             "late": sorted(self.late),
             "strikes_at_us": self.strikes_at_us,
             "lives": self.lives,
             "alarms": self.alarms,
+            "operated": self.operated,
             "acknowledged": self.acknowledged,
             "requests": self.requests,
             "start_us": START_US,
