@@ -287,9 +287,14 @@ def keep_forerunner(turn: Turn, order: Order) -> None:
     if order.replaces is None:
         return
     forerunner = turn.bracket.order(order.replaces)
-    if forerunner is not None and forerunner.state is OrderState.REPLACE_PENDING:
+    if forerunner is None:
+        return
+    if forerunner.state is OrderState.REPLACE_PENDING:
         turn.tell(forerunner, OrderEvent.KEEP, moved_ids=())
         _read(turn, forerunner)
+    else:
+        # Wanted gone meanwhile, or gone: what took its place, if anything did, is not our move.
+        turn.put(forerunner, moved_ids=())
 
 
 def _not_sent(turn: Turn, order: Order, why: str) -> None:

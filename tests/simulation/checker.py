@@ -139,8 +139,8 @@ class Books:
 
 
 def _taken_by_hand(log: list[Json], books: Books) -> dict[str, int]:
-    """Legs whose position a person's own order has taken down, a transfer has set or the clearing house has settled; and
-    when that was last.
+    """Legs whose position a person's own order has taken down, a transfer has set or the clearing house has settled,
+    and when that was last.
     """
     side = {
         leg["symbol"]: leg["action"].split()[0]

@@ -94,6 +94,7 @@ REGRESSIONS = {
     4641: "as 1004453",
     1112765: "the simulated broker let both exits of a group fill where a person had just moved one of them",
     1114048: "shares delivered by an exercise and closed by hand were taken for another bracket's",
+    1131631: "a person moved an exit thrice before a move of ours was refused: its last place was never looked for",
     2818: "shares that somebody took were there again from an exercise: nobody could tell",
 }
 

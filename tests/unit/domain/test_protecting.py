@@ -569,6 +569,24 @@ def test_refused_move_keeps_the_stop_where_it_was_and_is_not_tried_again(mode: P
     assert core.stop.spec.stop_trigger == DECIMAL("1.70")
 
 
+@pytest.mark.covers("F68")
+def test_stop_that_a_person_moved_before_our_own_move_was_refused_is_cancelled_where_it_is_now() -> None:
+    core, old, heir = changed(Protection.UNLINKED)
+    core.take(ReplaceOrder)
+    core.report(core.target, W.FILLED, 1)
+    core.refuse(heir, refusal=Refusal(422, ("cannot_update_order",), "gone"))
+    core.take(ReadOrder)
+    core.report(old, W.CANCELLED, replaced_by=BrokerOrderId("555"))
+    assert core.bracket.state is not B.CLOSED
+    assert [command.broker_order_id for command in core.take(ReadOrder)] == ["555"]
+    core.take(CancelOrder)
+    core.report(old, W.LIVE, broker_order_id="555", replaces=old.broker_order_id)
+    core.wait(2)
+    assert {command.broker_order_id for command in core.take(CancelOrder)} == {"555"}
+    core.report(old, W.CANCELLED, broker_order_id="555", replaces=old.broker_order_id)
+    assert core.bracket.outcome is Outcome.TARGET_FILLED
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_second_change_moves_what_the_first_one_made(mode: Protection) -> None:
     core, old, heir = changed(mode)
