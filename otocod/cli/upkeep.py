@@ -96,7 +96,10 @@ def _warn(loaded: "Loaded") -> None:
 def _exclusively(lock: Path) -> Iterator[None]:
     """Holds the daemon's lock, so that no daemon starts meanwhile."""
     lock.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
+    from otocod.adapters.sqlite.check import give_to_owner
+
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    give_to_owner(lock)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,4 +1,5 @@
-"""`make journals`: record the chosen simulated brackets anew. `--choose 1..300` chooses them anew among those seeds.
+"""`make journals`: record the chosen simulated brackets anew. `--choose 1..300` chooses them anew among those seeds;
+`--replay 1..300` records nothing, and decides the journals of all brackets of these seeds again.
 
 A simulated bracket is recorded the same on every machine. The choice is made so that a few small recordings hold every
 kind of event, command, line of the journal, outcome and mode that the seeds have to offer.
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from otocod.adapters.sqlite.journal import EVENTS
-from otocod.adapters.sqlite.replay import save
+from otocod.adapters.sqlite.replay import replay, save
 from tests.journals.simulated import Recording, recordings_of
 from tests.simulation.plan import plan_from_seed
 from tests.simulation.world import World
@@ -60,13 +61,33 @@ def chosen_among(seeds: Iterable[int]) -> list[Name]:
     return sorted(chosen)
 
 
+def replayed(seeds: Iterable[int]) -> int:
+    """Tells each journal that does not lead to its stored record; how many."""
+    journals = decisions = failed = 0
+    for (seed, client_ref), recording in recorded(seeds):
+        found = replay(recording)
+        journals, decisions = journals + 1, decisions + len(found.beliefs)
+        if not found.is_same or found.unrecorded:
+            failed += 1
+            print(f"seed {seed} {client_ref}: {found.difference or found.astray or found.unrecorded}")
+    print(f"{journals} journals, {decisions} decisions made again; {failed} differ")
+    return failed
+
+
+def seeds_of(text: str) -> Iterable[int]:
+    first, last = (int(each) for each in text.split(".."))
+    return range(first, last + 1)
+
+
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.journals", description=__doc__)
     parser.add_argument("--choose", metavar="A..B", help="choose the brackets anew among these seeds")
+    parser.add_argument("--replay", metavar="A..B", help="decide the journals of all brackets of these seeds again")
     asked = parser.parse_args(argv)
+    if asked.replay:
+        return 1 if replayed(seeds_of(asked.replay)) else 0
     if asked.choose:
-        first, last = (int(each) for each in asked.choose.split(".."))
-        CHOSEN.write_text(json.dumps(chosen_among(range(first, last + 1))) + "\n")
+        CHOSEN.write_text(json.dumps(chosen_among(seeds_of(asked.choose))) + "\n")
     chosen = {(seed, client_ref) for seed, client_ref in json.loads(CHOSEN.read_text())}
     RECORDED.mkdir(exist_ok=True)
     for old in RECORDED.glob("*.jsonl"):

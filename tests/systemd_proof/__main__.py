@@ -7,6 +7,7 @@ Debian tree and the wheels, which are then not made anew the next time.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from tests.systemd_proof.machine import Machine, booted, make_tree, make_wheels,
 # What a person types at the step's prompts.
 _TYPED = {"secrets": "".join(f"{secret}\n" for secret in SECRETS)}
 BEFORE = ("packages", "install", "secrets", "paper", "start", "look", "people")
+MIDDLE = ("backup", "restore", "move-from", "move-to")
 AFTER = ("upgrade", "uninstall")
 
 
@@ -55,11 +57,31 @@ def _proved(machine: Machine, web: Web) -> int:
     service = Service(machine, web)
     for drill in DRILLS:
         _step(drill.__name__.replace("_", " "), partial(drill, service))
+    for name in MIDDLE:
+        _step(f"typed: {name}", partial(_typed_at, service, name, steps[name]))
     for name in AFTER:
         _step(f"typed: {name}", partial(machine.shell, steps[name]), is_told=False)
     left = machine.shell("ls /etc/systemd/system/otocod* 2>/dev/null || true; ls /var/lib/otocod/state.db")
     assert left.strip() == "/var/lib/otocod/state.db", left
     return 0
+
+
+def _typed_at(service: Service, name: str, step: str) -> str:
+    """After each the bracket is there, with its entry at the broker; between the two of a move the box is a new one."""
+    machine = service.machine
+    if name == "move-to":
+        machine.shell("find /var/lib/otocod /var/lib/otocod-queue -mindepth 1 -delete; rm -f /srv/archive")
+    machine.shell(step)
+    if name == "move-from":
+        assert service.state() == "inactive"
+        return "stopped and disabled, its state in a file"
+    assert service.status()["ready"] is True
+    assert service.status()["halted"] is False
+    (bracket,) = json.loads(machine.shell("otocod list --json"))
+    assert (bracket["client_ref"], bracket["state"]) == ("first", "PENDING_ENTRY")
+    assert machine.show("otocod", "UnitFileState")["UnitFileState"] == "enabled"
+    machine.shell("otocod audit; otocod replay ref:first")
+    return "ready, its bracket goes on, audit clean, its journal replays"
 
 
 def _step(name: str, work: Callable[[], object], *, is_told: bool = True) -> None:

@@ -183,8 +183,9 @@ def upkeep(service: Service) -> str:
     assert "otocod-audit.timer" in timers
     machine.shell("systemctl start otocod-backup.service otocod-audit.service")
     (copy, *_) = machine.shell("ls /var/lib/otocod/state-*.db").split()
+    assert machine.shell("journalctl OTOCOD_EVENT=journals_archived -o cat --no-pager")
     machine.shell("otocod db check")
-    return f"both timers wait; {copy.rsplit('/')[-1]}; audit clean"
+    return f"both timers wait; {copy.rsplit('/')[-1]}; nothing to archive; audit clean"
 
 
 def alerts(service: Service) -> str:
@@ -199,6 +200,7 @@ def alerts(service: Service) -> str:
     )
     until(lambda: "unit_failed" in web.codes, lambda: web.posts, 30)
     assert "otocod-backup.service has failed" in web.posts[-1]["text"]
+    machine.shell(f"rm -r {drop_in}; systemctl daemon-reload; systemctl reset-failed otocod-backup.service")
     return "test and a failed backup seen by the web server"
 
 
@@ -207,7 +209,7 @@ def broken_settings(service: Service) -> str:
     machine, web = service.machine, service.web
     web.answers += [500] * 3
     seen = len(web.codes)
-    machine.shell("cp /etc/otocod/otocod.toml /root; echo 'no toml [' >> /etc/otocod/otocod.toml")
+    machine.shell("cp /etc/otocod/otocod.toml /srv; echo 'no toml [' >> /etc/otocod/otocod.toml")
     machine.shell("systemctl restart otocod || true")
     shown = machine.show("otocod", "ActiveState", "ExecMainStatus")
     assert shown == {"ActiveState": "failed", "ExecMainStatus": "78"}
@@ -215,7 +217,7 @@ def broken_settings(service: Service) -> str:
     assert web.refused == 3
     assert "otocod.service has failed" in web.posts[-1]["text"]
     assert len(web.codes) == seen + 1
-    machine.shell("cp /root/otocod.toml /etc/otocod/otocod.toml; systemctl start otocod")
+    machine.shell("cp /srv/otocod.toml /etc/otocod/otocod.toml; systemctl start otocod")
     return "78 stays down; the alert came through on the fourth try, once"
 
 

@@ -11,7 +11,7 @@ STEPS = typed.steps(typed.PAGE.read_text())
 
 
 def test_every_step_of_the_page_is_typed_by_the_proof_and_none_is_missing() -> None:
-    assert set(proof.BEFORE + proof.AFTER) == set(STEPS)
+    assert set(proof.BEFORE + proof.MIDDLE + proof.AFTER) == set(STEPS)
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -306,6 +306,13 @@ def free_reserve(path: Path) -> bool:
     return True
 
 
+def give_to_owner(path: Path) -> None:
+    """What root has made in the daemon's directory belongs to the daemon, which could not open it otherwise."""
+    if os.geteuid() == 0:
+        directory = path.parent.stat()
+        os.chown(path, directory.st_uid, directory.st_gid, follow_symlinks=False)
+
+
 def _beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 

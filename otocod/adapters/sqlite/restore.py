@@ -21,6 +21,7 @@ from otocod.adapters.sqlite.check import (
     NotFit,
     Problem,
     backup,
+    give_to_owner,
     integrity_check,
     marked_epoch,
     stored_epoch,
@@ -55,6 +56,7 @@ def restore(path: Path, source: Path, *, environment: str, now_us: int) -> Resto
     new = path.with_name(f"{path.name}.restoring")
     new.unlink(missing_ok=True)
     backup(source, new)
+    give_to_owner(new)
     last_us = _mark_as_older(new, path, now_us)
     replaced = _put_aside(path)
     new.replace(path)

@@ -1,8 +1,10 @@
 """Going on from a backup: the file says of itself that it is older, and nothing of what was there is lost."""
 
 import asyncio
+import os
 import signal
 import sqlite3
+import stat
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -161,3 +163,15 @@ async def test_restore_that_is_killed_is_refused_or_has_not_happened_and_can_be_
     restore(path, saved, environment="paper", now_us=NOW_US)
     require_fit(path)
     assert (await opened_settings(path))[ADOPTION]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files for another user")
+def test_what_root_restores_belongs_to_whom_the_directory_belongs_to(tmp_path: Path) -> None:
+    path = tmp_path / "data" / "state.db"
+    backup_file = tmp_path / "backup.db"
+    upgrade(backup_file)
+    path.parent.mkdir(mode=0o750)
+    os.chown(path.parent, 1234, 1235)
+    restore(path, backup_file, environment="paper", now_us=1)
+    found = path.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1235, 0o600)
