@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otocod import config
-from otocod.config import ConfigInvalid, Environment, Loaded, LogFormat, Secret, describe, load_settings
+from otocod.config import ConfigInvalid, Environment, Loaded, LogFormat, Secret, describe, load_settings, sources
 
 PAPER = {
     "OTOCOD_ENVIRONMENT": "paper",
@@ -23,7 +23,7 @@ CANARY = "canary-7f3a91"
 def no_system_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The machine's own settings file must not matter; returns the path that stands for it."""
     path = tmp_path / "etc" / "otocod.toml"
-    monkeypatch.setattr(config, "SYSTEM_CONFIG", path)
+    monkeypatch.setattr(sources, "SYSTEM_CONFIG", path)
     return path
 
 
