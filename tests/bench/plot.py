@@ -1,10 +1,17 @@
-"""The distribution of fill to wire as a picture: cumulative shares over a logarithmic time axis. SVG by hand."""
+"""The distribution of fill to wire as a picture: cumulative shares over a logarithmic time axis.
+
+SVG by hand; a PNG of it beside it where there is a Chromium to draw one.
+"""
 
 import math
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.support.chromium import CHROMIUM
+
 _WIDTH, _HEIGHT = 760, 380
+_LEGEND = 350  # between the curves of those that listen and of the one that polls
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 20, 46, 52
 _LINES = (
     ("relay", "bare relay (floor)", "#7f8c8d"),
@@ -44,8 +51,8 @@ def svg(samples: dict[str, list[float]]) -> str:
         points = " ".join(f"{x(us):.1f},{y(share):.1f}" for us, share in _steps(samples[name]))
         parts.append(f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="2"/>')
         at = y(1) + 14 + 17 * place
-        parts.append(f'<path d="M{_WIDTH - 262} {at - 4:.1f}h18" stroke="{colour}" stroke-width="2"/>')
-        parts.append(f'<text x="{_WIDTH - 238}" y="{at:.1f}">{label}</text>')
+        parts.append(f'<path d="M{_LEGEND} {at - 4:.1f}h18" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<text x="{_LEGEND + 24}" y="{at:.1f}">{label}</text>')
     axis = "time, logarithmic; share of fills answered within it"
     parts.append(f'<text x="{(_LEFT + _WIDTH) / 2}" y="{_HEIGHT - 10}" text-anchor="middle">{axis}</text>')
     return "\n".join([*parts, "</svg>", ""])
@@ -66,3 +73,12 @@ def _duration(us: float) -> str:
 def write(path: Path, samples: dict[str, list[float]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(svg(samples))
+    if CHROMIUM is not None:
+        _draw(CHROMIUM, path, path.with_suffix(".png"))
+
+
+def _draw(chromium: str, picture: Path, target: Path) -> None:
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=2"]
+    size = f"--window-size={_WIDTH},{_HEIGHT}"
+    asked = [chromium, *flags, size, f"--screenshot={target}", picture.resolve().as_uri()]
+    subprocess.run(asked, check=True, capture_output=True, timeout=60)
