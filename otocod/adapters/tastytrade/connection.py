@@ -69,8 +69,6 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        # uvloop keeps what is below this mark until the end of its turn: the stop would wait for what comes after it.
-        self._transport.set_write_buffer_limits(high=0)
         self._parser = httptools.HttpResponseParser(self)
 
     def data_received(self, received: bytes) -> None:

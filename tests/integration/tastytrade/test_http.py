@@ -1,9 +1,13 @@
 """One exchange over a real socket: how far the request got, whatever the peer does with the connection."""
 
 import asyncio
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -258,23 +262,32 @@ async def test_closing_tells_whoever_waits(peer: Peer) -> None:
 # At once.
 
 
-def _left_at_once(run: Callable[..., object]) -> bytes:
+def _certificate(directory: Path) -> ssl.SSLContext:
+    """A server's side for `localhost`, whose certificate this process is to trust."""
+    key, certificate = directory / "key.pem", directory / "certificate.pem"
+    asked = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    subprocess.run([*asked.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _left_at_once(run: Callable[..., object], tls: ssl.SSLContext | None) -> bytes:
     """What a blocking peer has received when `ask` returns, before the loop has had another turn."""
     listener = socket.create_server(("127.0.0.1", 0))
     received: list[bytes] = []
+    accepted: list[socket.socket] = []
+
+    def answer_first() -> None:
+        peer, _ = listener.accept()
+        peer.settimeout(5)
+        accepted.append(peer if tls is None else tls.wrap_socket(peer, server_side=True))
+        accepted[0].recv(65536)
+        accepted[0].sendall(OK)
 
     async def main() -> None:
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        transport = Transport(url, ManualClock(), timeouts=Timeouts())
-        accepted: list[socket.socket] = []
-
-        def answer_first() -> None:
-            peer, _ = listener.accept()
-            peer.settimeout(5)
-            accepted.append(peer)
-            peer.recv(65536)
-            peer.sendall(OK)
-
+        host = "http://127.0.0.1" if tls is None else "https://localhost"
+        transport = Transport(f"{host}:{listener.getsockname()[1]}", ManualClock(), timeouts=Timeouts())
         serving = threading.Thread(target=answer_first)
         serving.start()
         await transport.exchange("GET", "/first", bearer=None)
@@ -292,8 +305,13 @@ def _left_at_once(run: Callable[..., object]) -> bytes:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-def test_a_request_has_left_when_ask_returns(run: Callable[..., object]) -> None:
-    head, _, body = _left_at_once(run).partition(b"\r\n\r\n")
+@pytest.mark.parametrize("is_secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes a certificate with openssl")
+def test_a_request_has_left_when_ask_returns(
+    run: Callable[..., object], is_secured: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+    head, _, body = _left_at_once(run, _certificate(tmp_path) if is_secured else None).partition(b"\r\n\r\n")
     assert head.startswith(b"POST /second HTTP/1.1\r\n")
     assert b"\r\nAuthorization: Bearer t\r\nContent-Length: 2" in head
     assert body == b"{}"
