@@ -80,6 +80,7 @@ ALARMS: Mapping[str, About] = {
     "rehearsal_differed": About(_CRITICAL, "orders left that the decision on the fill did not ask for: a bug"),
     "retention_failed": About(_WARNING, "old journals could not be archived, or old answers not taken away"),
     "status_unrecognised": About(_WARNING, "the broker uses an order status that is not known here"),
+    "stop_jumped": About(_CRITICAL, "the market has jumped over a stop's limit and the stop has not filled"),
     "stop_watched": About(_ERROR, "no stop is accepted: it is watched for by otocod instead"),
     "store_failed": About(_CRITICAL, "the database refused a change: no new entries, exits go on"),
     "stranger": About(_CRITICAL, "an order with our source is not in this database: entries are halted"),
@@ -91,6 +92,7 @@ ALARMS: Mapping[str, About] = {
     "unprotected": About(_CRITICAL, "no exit is accepted: the position is unprotected"),
     "unprotected_long": About(_CRITICAL, "a position has been unprotected for longer than its limit"),
     "unwatched": About(_ERROR, "there are no usable quotes to watch an exit by"),
+    "walk_stands": About(_WARNING, "a walk has come to a step and there are no usable quotes to go by"),
 }
 
 

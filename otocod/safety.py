@@ -16,8 +16,9 @@ from otocod.domain.request_types import BracketRequest, StopMarket
 from otocod.domain.specs import InstrumentType, OrderSpec, Protection, Role
 from otocod.domain.spreads import dollars_per_point, size_of, spread_of
 from otocod.domain.symbols import Right
-from otocod.domain.timing import BLIND_STOP_US, EXIT_WINDOW_US, LIMITS_BEFORE_CLOSE, SECOND_US, SWAP_PATIENCE_US
-from otocod.domain.watched import rest_role
+from otocod.domain.timing import BLIND_STOP_US, EXIT_WINDOW_US, LIMITS_BEFORE_CLOSE, SECOND_US
+from otocod.domain.walking import FinalAction
+from otocod.domain.watched import rest_role, swap_patience_us
 
 _NATIVE = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
 _NO_LIMIT_SET = "`unprotected_limit_s` (5 s unless set)"
@@ -53,7 +54,8 @@ def safety_contract(request: BracketRequest) -> list[str]:
     price = request.entry.net_price
     only_watched = isinstance(request.stop, StopMarket) and len(request.entry.legs) > 1
     # A stop that follows is moved by itself, which a member of a group need not bear.
-    is_watched = only_watched or (request.protection is Protection.AUTO and request.stop_rules is not None)
+    is_moved = request.stop_rules is not None or request.walk_of(Role.TARGET) is not None
+    is_watched = only_watched or (request.protection is Protection.AUTO and is_moved)
     return _told(
         _Case(
             request=request,
@@ -211,7 +213,8 @@ def _longest(case: _Case) -> str:
         parts.append(f"{grace_s:g} s more while a part-filled entry goes on")
     is_swapped = case.mode in (Protection.WATCHED, Protection.AUTO) and not case.has_one_exit
     if is_swapped and case.rest is Role.STOP:
-        parts.append(f"{SWAP_PATIENCE_US // SECOND_US} s each time a watched target that was reached takes its place")
+        swap_s = swap_patience_us(case.request) // SECOND_US
+        parts.append(f"{swap_s} s each time a watched target that was reached takes its place")
     return "; ".join(parts) + ". While the broker cannot be reached, or otocod does not run, as long as that lasts."
 
 
@@ -244,11 +247,27 @@ def _at_stop(case: _Case, stop: OrderSpec, entry_price: Decimal) -> Iterator[str
     yield f"Worst fill assumed: {entry}; the stop at {_price(stop.net_price)}, its limit."
     yield (
         f"Loss at the stop: {_loss(case, entry_price + trigger)} at its trigger, at worst"
-        f" {_loss(case, entry_price + stop.net_price)} at its limit. A price that jumps over the limit leaves the"
-        " position open until the price comes back or somebody closes it."
+        f" {_loss(case, entry_price + stop.net_price)} at its limit. {_jumped(case, stop.net_price, entry_price)}"
     )
     if case.request.stop_rules is not None:
         yield "The stop follows the profit from there, and is never loosened."
+
+
+def _jumped(case: _Case, limit: Decimal, entry_price: Decimal) -> str:
+    """What becomes of a stop whose limit the market has passed."""
+    rule = case.request.walk_of(Role.STOP)
+    if rule is None:
+        return (
+            "A price that jumps over the limit is alarmed, and leaves the position open until the price comes back or"
+            " somebody closes it."
+        )
+    cap = rule.cap_from(limit)
+    assert cap is not None
+    steps = f"by steps of {plain(rule.walk.step)} each {rule.walk.interval_us / SECOND_US:g} s"
+    told = f"A price that jumps over the limit is alarmed, and the position closed {steps} up to {_price(cap)}"
+    if rule.walk.final is FinalAction.MARKETABLE:
+        return f"{told}, then at whatever the market asks."
+    return f"{told} ({_loss(case, entry_price + cap)}); past that it stays open."
 
 
 def _maximum(case: _Case, entry_price: Decimal) -> str:

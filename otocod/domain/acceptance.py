@@ -31,8 +31,9 @@ def ladder_for(request: BracketRequest, proved: frozenset[Protection]) -> tuple[
     native = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
     ladder: tuple[Protection, ...]
     match request.protection:
-        case Protection.AUTO if request.stop_rules is not None:
+        case Protection.AUTO if request.stop_rules is not None or request.walk_of(Role.TARGET) is not None:
             # A stop that follows is moved by itself; whether a member of a group can be is not known of any account.
+            # A target that walks does so from where it was reached, so it cannot rest.
             ladder = (Protection.WATCHED,)
         case Protection.AUTO:
             # Exits that hang on the fill would have to be corrected inside a group; the group after the fill is exact.

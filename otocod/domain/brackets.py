@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
@@ -17,6 +17,7 @@ from otocod.domain.specs import Leg, OrderSpec, Protection, Role
 from otocod.domain.spreads import matched_units, net_price, size_of
 from otocod.domain.timing import LISTING_MARGIN_US
 from otocod.domain.trailing import StopLevel
+from otocod.domain.walking import WalkState
 
 
 class BracketState(StrEnum):
@@ -56,7 +57,7 @@ class ClosePurpose(StrEnum):
 
     OPERATOR = "operator"
     UNPROTECTABLE = "unprotectable"  # the ladder's last rung
-    STOP_REACHED = "stop-reached"  # a watched stop
+    STOP_REACHED = "stop-reached"  # a watched stop, or one that rests and that the market has jumped over
     TIME = "time"  # a time exit is due
     OUTSIDE_CHANGE = "outside-change"  # `on-outside-change: flatten`
 
@@ -65,6 +66,7 @@ class WatchKind(StrEnum):
     TARGET_REACHED = "target_reached"
     TARGET_LOST = "target_lost"  # reached and sent in the stop's place, and the market went away
     STOP_REACHED = "stop_reached"
+    STOP_PASSED = "stop_passed"  # the market is past the limit of a stop that rests
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +98,9 @@ class Close:
     since_us: int
     has_quote: bool = False  # the natural price has been seen once: before that no exit is touched
     tries: int = 0
-    cap: Decimal | None = None  # signed; never closed for more
-    priced_us: int | None = None  # the working close was last found to be at the price wanted
+    cap: Decimal | None = None  # signed; never closed for more, unless the walk that was asked for says so
+    floor: Decimal | None = None  # signed; the limit at which a stop has not filled
+    walked: WalkState = field(default_factory=WalkState)  # of a close without a price of its own
 
 
 STAGED_ROLES = (Role.ENTRY, Role.STOP, Role.TARGET, Role.CLOSE)
@@ -175,6 +178,10 @@ class Bracket(Derived):
     wake_at_us: int | None = None  # the stored deadline: when to look again
     broker_clock_offset_us: int = 0  # the broker's clock minus ours, when it was accepted
     watch: Watched | None = None
+    passed: Watched | None = None  # past which the market has jumped over the stop that rests
+    jumped: Decimal | None = None  # the level for which that has been said
+    target_walk: WalkState | None = None  # of a target that was sent in the stop's place
+    quote_asked_us: int | None = None  # for a step of a walk
     rest: Role | None = None  # in `watched`: which exit rests, where it is not the one asked for
     has_changed_places: bool = False  # the resting exit was not taken, so the other one rests
     swap_since_us: int | None = None  # the stop gives way to the target, which was reached

@@ -33,7 +33,7 @@ from otocod.domain.outside import mind_taken
 from otocod.domain.protecting import judge, protect
 from otocod.domain.surplus import trade_surplus_away
 from otocod.domain.turn import Turn
-from otocod.domain.watched import stop_watching
+from otocod.domain.watched import mind_jump, stop_watching
 
 
 def decide(bracket: Bracket, event: Event, now_us: int) -> Decision:
@@ -85,6 +85,7 @@ def _pursue_open(turn: Turn) -> None:
             turn.set(flat_since_us=None)
         mind_hours(turn)
         protect(turn)
+        mind_jump(turn)
         if _is_closing(turn):
             pursue_close(turn)
             if not _is_closing(turn):

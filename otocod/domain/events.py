@@ -116,7 +116,10 @@ class SweepCompleted:
 
 @dataclass(frozen=True, slots=True)
 class QuoteReported:
-    natural: Decimal  # signed net price per unit at which the position closes at once
+    natural: Decimal  # signed net price per unit at which the legs that were asked for trade at once
+    far: Decimal | None = None  # and the other side's, and the mark; None: not known
+    mark: Decimal | None = None
+    fault: str | None = None  # why nothing should go by it but what must get out
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,8 @@ class WatchTriggered:
     kind: WatchKind
     level: Decimal  # the one that was watched; said of another it means nothing
     natural: Decimal  # signed net price per unit at which the position closes at once
+    far: Decimal | None = None
+    mark: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from otocod.domain.commands import FetchQuote, Member, ReadOrder, SubmitOrder
 from otocod.domain.entering import chase_cancels, request_cancel
 from otocod.domain.exits import close_spec
 from otocod.domain.machine import BracketEvent
+from otocod.domain.moving import Course, caught_up, closing_limits, first_price, is_failed_move, replace_order, step
 from otocod.domain.orders import Order, OrderState
 from otocod.domain.outside import outcome_of_taken
-from otocod.domain.protecting import stop_unprotected_clock
+from otocod.domain.protecting import stop_unprotected_clock, units_left
 from otocod.domain.specs import Role
 from otocod.domain.spreads import closing_legs, unmatched_quantities
 from otocod.domain.surplus import is_surplus_traded, surplus_of, surplus_text
@@ -22,13 +23,18 @@ from otocod.domain.timing import (
     FILLS_GIVEN_UP_AFTER_US,
     FILLS_READ_AFTER_US,
     FILLS_SOUGHT_FOR_US,
+    MOVES_BEFORE_CANCEL,
     NATIVE_SIBLING_US,
     QUOTE_RETRY_US,
     SECOND_US,
     backoff_us,
 )
 from otocod.domain.turn import Turn
+from otocod.domain.walking import FinalAction, Send, Walk, WalkStart, WalkState
 from otocod.domain.watched import is_closing_order
+
+# A close that nobody gave a walk: at the natural price, then after it.
+_FOLLOW = Walk(WalkStart.NATURAL, Decimal(1), CLOSE_STEP_US, FinalAction.MARKETABLE, max_replaces=0)
 
 
 def is_flat(bracket: Bracket) -> bool:
@@ -88,7 +94,7 @@ def pursue_close(turn: Turn) -> None:
         return
     if _resting(turn.bracket):
         return
-    closes = [order for order in turn.bracket.exits if is_closing_order(order)]
+    closes = [order for order in turn.bracket.exits if is_closing_order(order) and not is_failed_move(order)]
     live = [order for order in closes if not order.is_terminal]
     if live:
         _reprice(turn, close, live[-1])
@@ -137,38 +143,82 @@ def _fetch_quote(turn: Turn) -> None:
 
 
 def _reprice(turn: Turn, close: Close, order: Order) -> None:
-    """A working close is taken back when its price is not the one wanted now, or has had its time."""
+    """A working close walks; one that is not the one wanted now, or has had its time, is taken back."""
     if order.intended_at_us < close.since_us:
         request_cancel(turn, order)
+    elif order.cancel_asked_us is not None or order.acknowledged_at_us is None:
         return
-    if order.acknowledged_at_us is None:
-        return
-    since_us = max(order.acknowledged_at_us, close.priced_us or 0)
-    due_us = since_us + (CLOSE_STEP_US if close.net_price is None else CLOSE_PATIENCE_US)
+    elif close.net_price is None:
+        _walk_close(turn, close, order)
+    else:
+        _mind_patience(turn, order, order.acknowledged_at_us)
+
+
+def _mind_patience(turn: Turn, order: Order, since_us: int | None) -> None:
+    """A price that is not followed any further may never be met, and the stop is away meanwhile."""
+    due_us = (turn.now_us if since_us is None else since_us) + CLOSE_PATIENCE_US
     if turn.now_us < due_us:
         turn.wake(due_us)
-    elif close.net_price is not None:
-        request_cancel(turn, order)
-    else:
-        _follow_market(turn, close, order)
-
-
-def _follow_market(turn: Turn, close: Close, order: Order) -> None:
-    """Cancelled only for another price: where it stands it may be about to fill."""
-    if turn.natural is None:
-        _fetch_quote(turn)
-        return
-    spec = close_spec(turn.bracket.request, units=turn.bracket.size, net_price=_capped(close, turn.natural))
-    if spec.net_price == order.spec.net_price:
-        turn.set(close=replace(close, priced_us=turn.now_us), retry_exits_at_us=None)
-        turn.wake(turn.now_us + CLOSE_STEP_US)
     else:
         request_cancel(turn, order)
 
 
-def _capped(close: Close, natural: Decimal) -> Decimal:
-    """The natural price; for a stop that was watched for, never past its own limit."""
-    return natural if close.cap is None else min(natural, close.cap)
+def _walk_close(turn: Turn, close: Close, order: Order) -> None:
+    """Moved only for another price: where it stands it may be about to fill."""
+    course = _course(turn.bracket, close)
+    legs = closing_legs(turn.bracket.request.entry.legs, 1)
+    walked, move = step(turn, course, caught_up(turn, close.walked, order), legs)
+    if isinstance(move, Send):
+        if _moves_refused(turn.bracket, order) >= MOVES_BEFORE_CANCEL:
+            request_cancel(turn, order)
+            return
+        spec = close_spec(turn.bracket.request, units=turn.bracket.size, net_price=move.price)
+        replace_order(turn, order, spec, min(units_left(turn.bracket, order), turn.bracket.open_units))
+        walked = replace(walked, price=spec.net_price)
+        _say_if_slow(turn, close.tries + walked.replaces)
+    turn.set(close=replace(close, walked=walked))
+    if walked.is_ended:
+        turn.attend(
+            "close_slow", f"the close stands at {order.spec.net_price}, the end of its walk, and has not filled"
+        )
+        if close.purpose is ClosePurpose.OPERATOR:
+            _mind_patience(turn, order, walked.at_us)
+
+
+def _moves_refused(bracket: Bracket, order: Order) -> int:
+    moves = [other for other in bracket.exits if other.replaces == order.external_identifier]
+    return sum(1 for move in moves if move.refusal is not None)
+
+
+def _course(bracket: Bracket, close: Close) -> Course:
+    """The walk that was asked for; else at the natural price, and after it, up to the limit of a stop that was."""
+    rule = bracket.request.walk_of(Role.STOP if close.purpose is ClosePurpose.STOP_REACHED else Role.CLOSE)
+    limits = closing_limits(bracket.request, close.cap)
+    if rule is None:
+        ends = [end for end in (close.cap, limits.bound) if end is not None]
+        return Course(_FOLLOW, replace(limits, bound=min(ends, default=None)), is_gated=False)
+    if close.purpose is not ClosePurpose.STOP_REACHED:
+        limits = replace(limits, cap=rule.cap)
+    if close.floor is not None:
+        limits = replace(limits, floor=close.floor)
+    return Course(rule.walk, limits, is_urgent=True)
+
+
+def _begin(turn: Turn, close: Close) -> WalkState:
+    """The state with the first price, or that of the next order in the place of one that is gone: never a lower one."""
+    course = _course(turn.bracket, close)
+    if close.walked.price is not None:
+        floor = max(p for p in (close.walked.price, course.limits.floor) if p is not None)
+        course = replace(course, limits=replace(course.limits, floor=floor))
+    if turn.quote_fault is not None and course.is_gated:
+        # Who must get out does not wait for better quotes: at what the market asks, which is capped.
+        course = replace(course, walk=replace(course.walk, start=WalkStart.NATURAL), is_gated=False)
+    return first_price(turn, course, WalkState(replaces=close.walked.replaces))[0]
+
+
+def _say_if_slow(turn: Turn, tries: int) -> None:
+    if tries >= CLOSE_TRIES_BEFORE_ALARM:
+        turn.attend("close_slow", f"the close has not filled after {CLOSE_TRIES_BEFORE_ALARM} tries")
 
 
 def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
@@ -179,8 +229,8 @@ def _abandon_close(turn: Turn, close: Close, last: Order) -> bool:
     turn.put(last, is_settled=True)
     if last.state in (OrderState.ABSENT, OrderState.FILLED) or last.intended_at_us < close.since_us:
         return False
-    if last.cancel_asked_us is not None and close.net_price is None:
-        return False  # priced anew
+    if last.cancel_asked_us is not None and close.net_price is None and not close.walked.is_ended:
+        return False  # it could not be moved, and is sent anew
     why = last.refusal.text if last.refusal is not None else last.status_text
     if last.cancel_asked_us is not None:
         why = f"not filled within {CLOSE_PATIENCE_US // SECOND_US} s"
@@ -202,8 +252,9 @@ def _send_close(turn: Turn, close: Close) -> None:
         turn.wake(retry_at_us)
         return
     price = close.net_price
-    if price is None and turn.natural is not None:
-        price = _capped(close, turn.natural)
+    if price is None and turn.quote is not None:
+        close = replace(close, walked=_begin(turn, close))
+        price = close.walked.price
     units = bracket.open_units
     if units <= 0:
         turn.attend(
@@ -219,8 +270,7 @@ def _send_close(turn: Turn, close: Close) -> None:
         return
     tries = close.tries + 1
     turn.set(close=replace(close, tries=tries), retry_exits_at_us=None)
-    if tries == CLOSE_TRIES_BEFORE_ALARM:
-        turn.attend("close_slow", f"the close has not filled after {tries} tries")
+    _say_if_slow(turn, tries + close.walked.replaces)
     spec = close_spec(bracket.request, units=units, net_price=price)
     role = Role.STOP if close.purpose is ClosePurpose.STOP_REACHED else Role.CLOSE
     order, must_commit = turn.intend(role, spec)

@@ -104,7 +104,8 @@ def learn(turn: Turn, event: Event) -> None:
         case SweepCompleted():
             _listed(turn, event)
         case QuoteReported():
-            turn.natural = event.natural
+            turn.hear_quote(event.natural, event.far, event.mark)
+            turn.quote_fault = event.fault
         case QuoteMissing():
             turn.is_quote_missing = True
             turn.note("QuoteMissing", event.why)
@@ -397,7 +398,7 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
     turn.set(in_force_since_us=None)
     # Quotes of another run say nothing: a target that was tried in the stop's place gives way.
     turn.set(has_quotes=False, has_feed=False, quote_fault=None, blind_since_us=None)
-    turn.set(swap_since_us=None, swap_after_us=None)
+    turn.set(swap_since_us=None, swap_after_us=None, target_walk=None, passed=None, quote_asked_us=None)
     # The last listing was another run's: by a clock set back since, it would lie after windows that begin now.
     turn.set(fills_asked_us=None, doubles_cancelled_us=None, heirs_asked_us=None, flat_since_us=None, listed_at_us=None)
     turn.set(
@@ -408,7 +409,8 @@ def _restarted(turn: Turn, event: DaemonRestarted) -> None:
     close = turn.bracket.close
     if close is not None:
         # Orders that were sent for it are told by their times from those of a close before it.
-        turn.set(close=replace(close, since_us=min(close.since_us, turn.now_us), priced_us=None))
+        walked = replace(close.walked, at_us=_not_ahead(turn, close.walked.at_us))
+        turn.set(close=replace(close, since_us=min(close.since_us, turn.now_us), walked=walked))
     if turn.bracket.suspects:
         turn.set(suspect_since_us=turn.now_us, suspect_listings=0)
     if event.is_clean or turn.bracket.state is BracketState.CLOSED:

@@ -10,11 +10,12 @@ from decimal import Decimal
 
 from otocod.domain.acceptance import has_absolute_exits, send_group
 from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, OnUnprotectable
-from otocod.domain.commands import Member, ReadComplex, ReadOrder, ReplaceOrder, SubmitComplex, SubmitOrder
+from otocod.domain.commands import Member, ReadComplex, ReadOrder, SubmitComplex, SubmitOrder
 from otocod.domain.entering import request_cancel
 from otocod.domain.exits import exit_specs
 from otocod.domain.hours import is_held_too_long, is_market_closed, retry_before_open_us
-from otocod.domain.machine import BracketEvent, OrderEvent
+from otocod.domain.machine import BracketEvent
+from otocod.domain.moving import is_failed_move, is_move_under_way, replace_order
 from otocod.domain.moving_stop import followed
 from otocod.domain.orders import BrokerStatus, Order, OrderState, Refusal, View
 from otocod.domain.outside import changed_outside
@@ -32,11 +33,18 @@ from otocod.domain.timing import (
     REARMS_BEFORE_LADDER,
     RECEIVED_IS_HELD_US,
     SECOND_US,
-    SWAP_PATIENCE_US,
     VERIFY_RETRY_US,
 )
 from otocod.domain.turn import Turn
-from otocod.domain.watched import can_stop_rest, is_blind, is_closing_order, rest_role, tend_watch, watched_role
+from otocod.domain.watched import (
+    can_stop_rest,
+    is_blind,
+    is_closing_order,
+    rest_role,
+    swap_patience_us,
+    tend_watch,
+    watched_role,
+)
 
 _NATIVE = (Protection.NATIVE_OTOCO, Protection.NATIVE_OCO)
 
@@ -113,6 +121,13 @@ def _wanted_specs(turn: Turn, units: int) -> dict[Role, OrderSpec] | None:
     return wanted
 
 
+def _walked(bracket: Bracket, role: Role, spec: OrderSpec) -> OrderSpec:
+    """At the price to which its walk has come, if it walks; the one it would rest at is not what is wanted then."""
+    if role is not Role.TARGET or bracket.swap_since_us is None or bracket.target_walk is None:
+        return spec
+    return changed(spec, {"net_price": bracket.target_walk.price})
+
+
 def _price_without_fills(turn: Turn) -> Decimal | None:
     """`complete_fills` asks for what is missing; exits wait for it a moment, then go by the entry's limit."""
     bracket = turn.bracket
@@ -173,8 +188,7 @@ def _protect_by_group(turn: Turn) -> None:
 
 def _is_current(bracket: Bracket, order: Order) -> bool:
     """Not moved away from, and not a move that came to nothing."""
-    has_failed = order.replaces is not None and not order.is_known_at_broker and order.is_terminal
-    return not has_failed and _successor(bracket, order) is None
+    return not is_failed_move(order) and _successor(bracket, order) is None
 
 
 def _is_entry_partial(bracket: Bracket) -> bool:
@@ -255,7 +269,7 @@ def _protect_by_orders(turn: Turn) -> None:
             request_cancel(turn, order)
         return
     for role in wanted:
-        _fit(turn, role, specs[role], open_units)
+        _fit(turn, role, _walked(turn.bracket, role, specs[role]), open_units)
 
 
 def _has_lost_mate(bracket: Bracket, order: Order) -> bool:
@@ -281,7 +295,7 @@ def _waits_to_retry(turn: Turn) -> bool:
 
 def _fit(turn: Turn, role: Role, spec: OrderSpec, open_units: int) -> None:
     """Makes the working orders of a role cover the open quantity: no more and no less."""
-    live = [order for order in _live(turn.bracket, role) if not _is_move_under_way(turn.bracket, order)]
+    live = [order for order in _live(turn.bracket, role) if not is_move_under_way(turn.bracket, order)]
     covered = sum(units_left(turn.bracket, order) for order in live)
     if covered > open_units:
         _shrink(turn, live, covered - open_units)
@@ -302,14 +316,6 @@ def _fit(turn: Turn, role: Role, spec: OrderSpec, open_units: int) -> None:
     turn.ask(SubmitOrder(Member(order.external_identifier, role, missing), after_commit=must_commit or after_absence))
 
 
-def _is_move_under_way(bracket: Bracket, order: Order) -> bool:
-    """A replacement whose forerunner may still work is the same quantity, not more of it."""
-    if order.replaces is None or order.is_terminal:
-        return False
-    forerunner = bracket.order(order.replaces)
-    return forerunner is not None and not forerunner.is_terminal
-
-
 def _shrink(turn: Turn, live: list[Order], surplus: int) -> None:
     """More rests than is open: an exit of the other role filled in part, or an order we had given up turned up."""
     if turn.bracket.moving_since_us is None:
@@ -328,7 +334,7 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
     specs = _wanted_specs(turn, turn.bracket.open_units)
     if specs is None:
         return
-    if any(_is_move_under_way(turn.bracket, order) for order in turn.bracket.exits):
+    if any(is_move_under_way(turn.bracket, order) for order in turn.bracket.exits):
         return  # one at a time: two halves of a group on the move at once look like a second closing order
     moved = {role for role, _ in turn.bracket.moved}
     for order in sorted(live, key=lambda order: order.role is not Role.STOP):
@@ -336,23 +342,14 @@ def _amend(turn: Turn, live: list[Order] | tuple[Order, ...]) -> None:
         is_movable = order.group is None or order.role in moved
         if spec is None or not is_movable or order.state is not OrderState.WORKING or order.broker_order_id is None:
             continue
+        spec = _walked(turn.bracket, order.role, spec)
         if (order.spec.net_price, order.spec.stop_trigger) == (spec.net_price, spec.stop_trigger):
             continue
         if _was_tried(turn.bracket, order, spec):
             continue
         # A group's other member may have filled in part, of which the broker takes this one down, or does not.
         units = min(units_left(turn.bracket, order), turn.bracket.open_units)
-        new = replace(spec, legs=scaled_legs(spec.legs, units))
-        heir, _ = turn.intend(
-            order.role,
-            new,
-            replaces=order.external_identifier,
-            group=order.group,
-            complex_order_id=order.complex_order_id,
-        )
-        turn.tell(order, OrderEvent.ASK_REPLACE, moved_ids=(*order.moved_ids, order.broker_order_id))
-        turn.ask(ReplaceOrder(order.broker_order_id, Member(heir.external_identifier, order.role, new)))
-        turn.note("MoveRequested", f"{order.role} {order.external_identifier}")
+        replace_order(turn, order, spec, units)
         return
 
 
@@ -536,8 +533,8 @@ def _watch_instead(turn: Turn, why: str) -> bool:
     if bracket.protection is not Protection.WATCHED or bracket.has_changed_places:
         return False
     if rest_role(bracket) is Role.STOP:
-        if bracket.request.stop is None or not bracket.has_quotes:
-            return False
+        if bracket.request.stop is None or bracket.request.target is None or not bracket.has_quotes:
+            return False  # a stop alone is tried again: in its place nothing would rest
         turn.set(rest=Role.TARGET, has_changed_places=True)
         turn.attend(
             "stop_watched", f"the stop is not taken ({why}): it is watched for, and the position closed when it is met"
@@ -601,7 +598,7 @@ def _alarm_if_late(turn: Turn) -> None:
         return
     late_us = max(bracket.exits_allowed_us, bracket.unprotected_since_us, bracket.moving_since_us or 0) + limit_us
     if bracket.swap_since_us is not None:
-        late_us += SWAP_PATIENCE_US  # a reached target works in the stop's place
+        late_us += swap_patience_us(bracket.request)  # a reached target works in the stop's place
     if turn.now_us < late_us:
         turn.wake(late_us)
     elif not bracket.is_held:
@@ -646,7 +643,7 @@ def is_in_force(turn: Turn) -> bool:
 def _is_armed(turn: Turn, order: Order) -> bool:
     match order.state:
         case OrderState.WORKING | OrderState.REPLACE_PENDING:
-            return not _is_move_under_way(turn.bracket, order)
+            return not is_move_under_way(turn.bracket, order)
         case OrderState.CONTINGENT:
             return _is_verified(turn.bracket, order)
         case OrderState.IN_FLIGHT:

@@ -55,6 +55,7 @@ from otocod.domain.request_types import (
     TargetByPercent,
     TargetByPrice,
 )
+from otocod.domain.request_walks import WalkPlace, WalksDraft, judge_walks, read_walks, walk_fields
 from otocod.domain.specs import Action, InstrumentType, Leg, OrderSpec, OrderType, Protection, Role, TimeInForce
 from otocod.domain.strict_json import JsonNumber, JsonValue, NotJson, Reasons, joined, read_json
 from otocod.domain.text import shown
@@ -90,6 +91,7 @@ REQUEST_KEYS = (
     "tags",
     "watch",
     "time-exits",
+    "walk",
 )
 ENTRY_KEYS = (
     "time-in-force",
@@ -142,6 +144,8 @@ def parse_request(
     judge_watch(draft.watch, draft.moving, draft.protection, reasons)
     judge_moving(draft.moving, draft.entry, product, reasons)
     judge_time_exits(draft.time_exits, product, circumstances, reasons)
+    place = WalkPlace(draft.entry, draft.target, draft.stop, draft.protection, draft.rest, product)
+    judge_walks(draft.walks, place, reasons)
     if reasons:
         raise RequestRefused(reasons.lines)
     order = draft.order()
@@ -164,6 +168,7 @@ def parse_request(
         time_exits=tuple(each.rule for each in draft.time_exits if each.rule is not None),
         stop_rules=draft.moving.rules(),
         stop_least_move=draft.moving.least_move,
+        walks=draft.walks.rules,
     )
 
 
@@ -198,6 +203,7 @@ class _Draft:
     watch: WatchDraft
     moving: MovingDraft
     time_exits: tuple[TimeExitDraft, ...]
+    walks: WalksDraft
 
     def order(self) -> OrderSpec:
         order = self.entry.order() if self.entry else None
@@ -244,6 +250,7 @@ def _read(text: str, reasons: Reasons) -> _Draft | None:
         watch=read_watch(part),
         moving=read_moving(stop) if stop else NOT_MOVING,
         time_exits=read_time_exits(part),
+        walks=read_walks(part),
     )
 
 
@@ -457,6 +464,8 @@ def _canonical(draft: _Draft, order: OrderSpec) -> str:
         request["watch"] = watch
     if draft.time_exits:
         request["time-exits"] = time_exit_fields(draft.time_exits)
+    if draft.walks.rules:
+        request["walk"] = walk_fields(draft.walks)
     return json.dumps(request, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

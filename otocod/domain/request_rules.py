@@ -111,6 +111,7 @@ class Product:
     spread: Spread | None = None
     expires_on: date | None = None  # the first expiry of any leg
     is_whole: bool = False  # every leg could be read; then None as the expiry is that of what does not expire
+    grid: PriceGrid | None = None
 
 
 def not_after_of(not_after_us: int | None, circumstances: Circumstances) -> int:
@@ -149,7 +150,8 @@ def judge(
     _judge_percents(entry, target, stop, reasons)
     _judge_bound(entry, stop, spread, reasons)
     expiries = [instrument.expires_on for instrument in instruments if instrument and instrument.expires_on]
-    return Product(spread, min(expiries, default=None), is_whole=bool(instruments) and all(instruments))
+    is_whole = bool(instruments) and all(instruments)
+    return Product(spread, min(expiries, default=None), is_whole, grid)
 
 
 def _judge_age(not_after_us: int | None, circumstances: Circumstances, reasons: Reasons) -> None:

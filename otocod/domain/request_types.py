@@ -8,6 +8,7 @@ from otocod.domain.quotes import PriceBasis
 from otocod.domain.specs import OrderSpec, Protection, Role, TimeInForce
 from otocod.domain.time_exits import TimeExit
 from otocod.domain.trailing import StopRules
+from otocod.domain.walking import WalkRule
 from otocod.domain.watching import DEFAULT_WATCH, WatchPolicy
 
 VERSION = 1
@@ -86,6 +87,10 @@ class BracketRequest:
     time_exits: tuple[TimeExit, ...] = ()  # the earliest counts
     stop_rules: StopRules | None = None  # what moves the stop as the profit grows
     stop_least_move: Decimal | None = None  # the smallest move of a resting stop; None: an increment of its price
+    walks: tuple[tuple[Role, WalkRule], ...] = ()  # in the order of the roles
+
+    def walk_of(self, role: Role) -> WalkRule | None:
+        return dict(self.walks).get(role)
 
 
 class RequestRefused(ValueError):

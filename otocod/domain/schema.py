@@ -42,7 +42,21 @@ from otocod.domain.request_exits import (
 from otocod.domain.request_parts import MAX_PERCENT
 from otocod.domain.request_rules import MAX_LEGS
 from otocod.domain.request_types import VERSION
+from otocod.domain.request_walks import (
+    CAP_KEYS,
+    DEFAULT_EVERY_S,
+    DEFAULT_REPLACES,
+    DEFAULT_START,
+    DEFAULT_WIDTH_PERCENT,
+    ENDS_OF_ROLE,
+    KEYS_OF_ROLE,
+    MAX_EVERY_S,
+    MAX_REPLACES,
+    MAX_WIDTH_PERCENT,
+    WALK_ROLES,
+)
 from otocod.domain.specs import Action, InstrumentType, OrderType, Protection, Role, TimeInForce
+from otocod.domain.walking import WalkStart
 from otocod.domain.watching import MAX_WINDOW
 
 Schema = dict[str, Any]
@@ -89,6 +103,11 @@ def request_schema() -> Schema:
             "items": _time_exit(),
             "description": "The earliest counts.",
         },
+        "walk": _object(
+            tuple(role.value for role in WALK_ROLES),
+            {role.value: _walk(role) for role in WALK_ROLES},
+            description="Orders that give way by steps until they fill.",
+        ),
     }
     schema = _object(REQUEST_KEYS, properties, required=("version", "entry"))
     return {
@@ -276,6 +295,42 @@ def _time_exit() -> Schema:
             {"required": ["after-s"], **_without("at", "zone", "minutes-before-close", "date", "days-to-expiry")},
         ],
         "anyOf": [_without("date"), _without("days-to-expiry")],
+    }
+
+
+def _walk(role: Role) -> Schema:
+    properties: Schema = {
+        "start": _one_of(WalkStart, "The first price, from the quotes.", default=DEFAULT_START),
+        "width-percent": {
+            **_number(_AT_LEAST_ZERO_PATTERN, minimum=0, maximum=int(MAX_WIDTH_PERCENT)),
+            "description": "With start width: the way from the far price to the natural one. "
+            f"Default: {DEFAULT_WIDTH_PERCENT}.",
+        },
+        "step": _price("By so much each price gives way; rounded onto the product's increments."),
+        "every-s": {
+            **_number(_ABOVE_ZERO_PATTERN, minimum=1, maximum=MAX_EVERY_S),
+            "description": f"Seconds from one price to the next. Default: {DEFAULT_EVERY_S}.",
+        },
+        "cap": {
+            **_object(
+                CAP_KEYS,
+                {"price": _price("The most that may be given."), "price-effect": _one_of(PriceEffect, "Of closing.")},
+                required=CAP_KEYS,
+            ),
+        },
+        "cap-offset": _at_least_zero("In place of cap: so far past the order's own price."),
+        "then": _one_of(ENDS_OF_ROLE[role], "At the end of the walk.", default=ENDS_OF_ROLE[role][0]),
+        "replaces": {**_whole(1, MAX_REPLACES), "description": f"At most so many. Default: {DEFAULT_REPLACES}."},
+    }
+    keys = KEYS_OF_ROLE[role]
+    schema = _object(keys, {key: properties[key] for key in keys}, required=("step",))
+    is_width = {"properties": {"start": {"const": WalkStart.WIDTH.value}}, "required": ["start"]}
+    return {
+        **schema,
+        "allOf": [
+            {"anyOf": [is_width, _without("width-percent")]},
+            {"anyOf": [_without("cap"), _without("cap-offset")]},
+        ],
     }
 
 

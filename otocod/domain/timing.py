@@ -62,6 +62,8 @@ CLOSE_STEP_US = 5 * SECOND_US  # a close at the natural price is priced anew aft
 # A close at a price of a person's choice: the stop is away while it works, so it is taken back after this.
 CLOSE_PATIENCE_US = 60 * SECOND_US
 QUOTE_RETRY_US = 1 * SECOND_US
+MOVE_RETRY_MAX_US = 60 * SECOND_US  # a move that is refused again and again
+MOVES_BEFORE_CANCEL = 2  # refused for one working close: it is cancelled and sent anew
 CLOSE_TRIES_BEFORE_ALARM = 12
 CLOSE_RETRY_MAX_US = 60 * SECOND_US  # a close that is refused again and again: most often there is nothing to close
 

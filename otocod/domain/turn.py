@@ -11,6 +11,7 @@ from otocod.domain.decisions import Decision, JournalEntry
 from otocod.domain.ids import ExternalIdentifier
 from otocod.domain.machine import BracketEvent, OrderEvent, next_bracket_state, next_order_state
 from otocod.domain.orders import Order, OrderState
+from otocod.domain.quotes import SpreadQuote
 from otocod.domain.records import changed
 from otocod.domain.specs import OrderSpec, Role
 
@@ -28,6 +29,8 @@ class Turn:
         "journal",
         "natural",
         "now_us",
+        "quote",
+        "quote_fault",
         "staged_here",
         "taken_now",
     )
@@ -40,9 +43,17 @@ class Turn:
         self.journal: list[JournalEntry] = []
         self.staged_here: set[ExternalIdentifier] = set()
         self.natural: Decimal | None = None  # signed; only in the turn that was told
+        self.quote: SpreadQuote | None = None  # the same turn's, with what it says beside the natural price
+        self.quote_fault: str | None = None  # why it may not be gone by, except to get out
         self.is_quote_missing = False
         self.taken_now: list[str] = []  # what is proved to have left the position, in words
         self._wakes: list[int] = []
+
+    def hear_quote(self, natural: Decimal, far: Decimal | None, mark: Decimal | None) -> None:
+        self.natural = natural
+        far = natural if far is None else far
+        mark = natural if mark is None else mark
+        self.quote = SpreadQuote(natural, far, mark, self.now_us, 0, ())
 
     def set(self, **changes: object) -> None:
         self.bracket = self.bracket.changed(changes)

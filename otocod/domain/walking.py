@@ -61,6 +61,24 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
+class WalkRule:
+    """A walk as a request asks for it. At most one of the caps; neither: the price that the order would have rested at.
+
+    `cap` is signed; `cap_offset` is how far past that price, for an order whose price hangs on the fill.
+    """
+
+    walk: Walk
+    cap: Decimal | None = None
+    cap_offset: Decimal | None = None
+
+    def cap_from(self, price: Decimal | None) -> Decimal | None:
+        """The cap of an order that would have rested at `price` (signed; None: it would not)."""
+        if self.cap is not None or price is None:
+            return self.cap
+        return price + (self.cap_offset or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Between which prices a walk may go; signed. None is none."""
 

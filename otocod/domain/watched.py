@@ -17,9 +17,12 @@ from otocod.domain.brackets import Bracket, BracketState, Close, ClosePurpose, W
 from otocod.domain.events import QuotesJudged, WatchTriggered
 from otocod.domain.exits import trigger_net_price
 from otocod.domain.hours import is_market_closed, reopens_us
+from otocod.domain.moving import Course, caught_up, closing_limits, first_price, is_failed_move, step
 from otocod.domain.orders import Order, OrderState
-from otocod.domain.request_types import StopMarket
+from otocod.domain.prices import grid_for
+from otocod.domain.request_types import BracketRequest, StopMarket
 from otocod.domain.specs import OrderSpec, OrderType, Protection, Role
+from otocod.domain.spreads import closing_legs
 from otocod.domain.timing import (
     BLIND_ALARM_US,
     BLIND_STOP_US,
@@ -30,6 +33,7 @@ from otocod.domain.timing import (
     backoff_us,
 )
 from otocod.domain.turn import Turn
+from otocod.domain.walking import GiveUp, WalkState
 
 
 def can_stop_rest(bracket: Bracket) -> bool:
@@ -71,25 +75,63 @@ def is_blind(bracket: Bracket) -> bool:
 
 def watch_triggered(turn: Turn, event: WatchTriggered) -> None:
     bracket = turn.bracket
-    watch = bracket.watch
+    watch = bracket.passed if event.kind is WatchKind.STOP_PASSED else bracket.watch
     is_current = watch is not None and watch.kind is event.kind and watch.level == event.level
     is_open = bracket.state in (BracketState.ENTRY_FILLED, BracketState.EXITS_LIVE)
-    if not is_current or not is_open or bracket.is_held or bracket.close is not None:
+    is_only_told = event.kind is WatchKind.STOP_PASSED
+    if not is_current or not is_open or (bracket.is_held and not is_only_told) or bracket.close is not None:
         return  # said of what is not watched any more
     if is_market_closed(bracket, turn.now_us):
         return
+    turn.hear_quote(event.natural, event.far, event.mark)
     match event.kind:
         case WatchKind.TARGET_REACHED:
-            turn.set(swap_since_us=turn.now_us, moving_since_us=turn.now_us)
+            turn.set(
+                swap_since_us=turn.now_us, moving_since_us=turn.now_us, target_walk=_target_begun(turn, event.level)
+            )
             turn.note("TargetReached", f"natural {event.natural}, target {event.level}")
         case WatchKind.TARGET_LOST:
             withdraw(turn, f"the market went away, natural {event.natural}")
         case WatchKind.STOP_REACHED:
             assert watch is not None
-            close = Close(ClosePurpose.STOP_REACHED, "watch", None, turn.now_us, has_quote=True, cap=watch.cap)
+            rule = bracket.request.walk_of(Role.STOP)
+            # Without a limit the stop of several legs is capped only where its walk says so.
+            resting = watch.cap if watch.cap is not None or rule is None or rule.cap_offset is None else event.level
+            cap = watch.cap if rule is None else rule.cap_from(resting)
+            close = Close(ClosePurpose.STOP_REACHED, "watch", None, turn.now_us, has_quote=True, cap=cap)
             turn.set(close=close, entry_cancel_asked=True, watch=None)
-            turn.natural = event.natural
             turn.note("StopReached", f"natural {event.natural}, trigger {event.level}")
+        case WatchKind.STOP_PASSED:
+            assert watch is not None
+            _stop_passed(turn, watch, event.natural)
+
+
+def _target_begun(turn: Turn, target: Decimal) -> WalkState | None:
+    """Where the walk of a target begins that is reached now; None where none was asked for."""
+    course = _target_course(turn.bracket, target)
+    return None if course is None else first_price(turn, course, WalkState())[0]
+
+
+def _target_course(bracket: Bracket, target: Decimal) -> Course | None:
+    rule = bracket.request.walk_of(Role.TARGET)
+    return None if rule is None else Course(rule.walk, closing_limits(bracket.request, rule.cap_from(target)))
+
+
+def _stop_passed(turn: Turn, watch: Watched, natural: Decimal) -> None:
+    """The stop was triggered or never will be at its limit: the market is past it, and it has not filled."""
+    limit = watch.cap
+    assert limit is not None
+    turn.set(jumped=watch.level, passed=None)
+    rule = None if turn.bracket.is_held else turn.bracket.request.walk_of(Role.STOP)
+    end = "it fills only if the price comes back; `close B` closes the position at the market"
+    if rule is not None:
+        end = "it is taken away, and the position closed by its walk"
+    turn.attend("stop_jumped", f"the market is past the stop's limit of {abs(limit)} and it has not filled: {end}")
+    turn.note("StopJumped", f"natural {natural}, limit {limit}")
+    if rule is not None:
+        cap = rule.cap_from(limit)
+        close = Close(ClosePurpose.STOP_REACHED, "walk", None, turn.now_us, has_quote=True, cap=cap, floor=limit)
+        turn.set(close=close, watch=None)
 
 
 def quotes_judged(turn: Turn, event: QuotesJudged) -> None:
@@ -110,15 +152,32 @@ def tend_watch(turn: Turn, specs: dict[Role, OrderSpec]) -> None:
         # Nobody trades at what the quotes say now: to act on them would cost the exit that rests, and gain nothing.
         turn.set(watch=None, blind_since_us=None)
         turn.wake(reopens_us(turn.bracket, turn.now_us))
-        _mind_swap(turn)
+        _mind_swap(turn, specs)
         return
     _mind_quotes(turn, role)
-    _mind_swap(turn)
+    _mind_swap(turn, specs)
     turn.set(watch=_watch(turn.bracket, specs))
 
 
 def stop_watching(turn: Turn) -> None:
-    turn.set(watch=None, swap_since_us=None, blind_since_us=None)
+    turn.set(watch=None, swap_since_us=None, blind_since_us=None, passed=None)
+
+
+def mind_jump(turn: Turn) -> None:
+    """A stop limit that rests: whether the market is past its limit is watched for, in every mode."""
+    bracket = turn.bracket
+    stops = [order for order in bracket.orders_of(Role.STOP) if _is_resting_stop_limit(order)]
+    if bracket.close is not None or not stops:
+        turn.set(passed=None)
+        return
+    limit = stops[-1].spec.net_price
+    assert limit is not None
+    level = limit + grid_for(bracket.request.entry.legs).smallest
+    turn.set(passed=None if bracket.jumped == level else Watched(WatchKind.STOP_PASSED, level, cap=limit))
+
+
+def _is_resting_stop_limit(order: Order) -> bool:
+    return not order.is_terminal and order.is_known_at_broker and order.spec.order_type is OrderType.STOP_LIMIT
 
 
 def _watch(bracket: Bracket, specs: dict[Role, OrderSpec]) -> Watched | None:
@@ -134,7 +193,11 @@ def _watch(bracket: Bracket, specs: dict[Role, OrderSpec]) -> Watched | None:
         return None
     if bracket.swap_since_us is None:
         return Watched(WatchKind.TARGET_REACHED, target, not_before_us=bracket.swap_after_us)
-    return Watched(WatchKind.TARGET_LOST, target + _slack(specs.get(Role.STOP), target))
+    lost = target + _slack(specs.get(Role.STOP), target)
+    course = None if bracket.target_walk is None else _target_course(bracket, target)
+    if course is not None and course.limits.cap is not None:
+        lost = max(lost, course.limits.cap)
+    return Watched(WatchKind.TARGET_LOST, lost)
 
 
 def _trigger(bracket: Bracket, stop: OrderSpec) -> Decimal:
@@ -181,7 +244,14 @@ def _mind_quotes(turn: Turn, role: Role) -> None:
         )
 
 
-def _mind_swap(turn: Turn) -> None:
+def swap_patience_us(request: BracketRequest) -> int:
+    """How long a target may work in the stop's place."""
+    rule = request.walk_of(Role.TARGET)
+    walked_us = 0 if rule is None else rule.walk.interval_us * rule.walk.max_replaces
+    return SWAP_PATIENCE_US + walked_us
+
+
+def _mind_swap(turn: Turn, specs: dict[Role, OrderSpec]) -> None:
     bracket = turn.bracket
     since_us = bracket.swap_since_us
     if since_us is None:
@@ -189,23 +259,42 @@ def _mind_swap(turn: Turn) -> None:
     if not bracket.has_quotes:
         withdraw(turn, "quotes cannot be used")
         return
-    sent = [order for order in bracket.orders_of(Role.TARGET) if order.intended_at_us >= since_us]
+    sent = [
+        order
+        for order in bracket.orders_of(Role.TARGET)
+        if order.intended_at_us >= since_us and not is_failed_move(order)
+    ]
     if not sent:
         return  # the stop is on its way out
     last = sent[-1]
     if last.is_terminal and last.state is not OrderState.FILLED:
         withdraw(turn, last.refusal.text if last.refusal is not None else last.status_text)
-    elif last.acknowledged_at_us is not None:
-        due_us = last.acknowledged_at_us + SWAP_PATIENCE_US
+    elif sent[0].acknowledged_at_us is not None:
+        patience_us = swap_patience_us(bracket.request)
+        due_us = sent[0].acknowledged_at_us + patience_us
         if turn.now_us < due_us:
             turn.wake(due_us)
+            _walk_target(turn, specs[Role.TARGET], last)
         else:
-            withdraw(turn, f"not filled within {SWAP_PATIENCE_US // SECOND_US} s")
+            withdraw(turn, f"not filled within {patience_us // SECOND_US} s")
+
+
+def _walk_target(turn: Turn, target: OrderSpec, order: Order) -> None:
+    """Only the price that is wanted changes here; `_amend` moves the order to it."""
+    assert target.net_price is not None
+    walked, course = turn.bracket.target_walk, _target_course(turn.bracket, target.net_price)
+    if walked is None or course is None:
+        return
+    legs = closing_legs(turn.bracket.request.entry.legs, 1)
+    walked, move = step(turn, course, caught_up(turn, walked, order), legs)
+    turn.set(target_walk=walked)
+    if isinstance(move, GiveUp):
+        withdraw(turn, "its walk has ended and it has not filled")
 
 
 def withdraw(turn: Turn, why: str) -> None:
     """The stop back. The next try waits, longer each time: every swap leaves the position without its stop."""
     swaps = turn.bracket.swaps + 1
     again_us = turn.now_us + backoff_us(swaps, SWAP_PAUSE_US, SWAP_PAUSE_MAX_US)
-    turn.set(swap_since_us=None, swaps=swaps, swap_after_us=again_us, moving_since_us=turn.now_us)
+    turn.set(swap_since_us=None, swaps=swaps, swap_after_us=again_us, moving_since_us=turn.now_us, target_walk=None)
     turn.note("TargetWithdrawn", why)

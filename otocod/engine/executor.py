@@ -39,13 +39,14 @@ from otocod.domain.events import (
 )
 from otocod.domain.ids import BracketId, ExternalIdentifier
 from otocod.domain.orders import OrderReport
+from otocod.domain.quotes import FeedState, LegQuote, QuoteFault, SpreadQuote, spread_quote
 from otocod.domain.reconcile import attribute
-from otocod.domain.specs import Role
+from otocod.domain.specs import Leg, Role
 from otocod.domain.spreads import natural_price
 from otocod.engine.gate import LastGate
 from otocod.engine.slots import Priority, Slots
 from otocod.logs import get_log
-from otocod.ports.broker import Broker, Confirmed, NotSent, Outcome, ReadFailed, Refused, Unknown
+from otocod.ports.broker import Broker, Confirmed, NotSent, Outcome, Quote, ReadFailed, Refused, Unknown
 from otocod.ports.clock import Clock
 from otocod.ports.notifier import Notifier
 from otocod.ports.store import Alarm
@@ -83,6 +84,7 @@ class Executor:
         route_report: Callable[[OrderReport], None],
         ask_sweep: Callable[[Bracket, int], None],
         learn_capability: Callable[[Bracket, LearnCapability], None],
+        price_of: Callable[[Bracket, tuple[Leg, ...]], SpreadQuote | None] = lambda bracket, legs: None,
         holds_lock: Callable[[], bool] = lambda: True,
         on_lock_lost: Callable[[], None] = lambda: None,
     ) -> None:
@@ -95,6 +97,7 @@ class Executor:
         self._route_report = route_report
         self._ask_sweep = ask_sweep
         self._learn_capability = learn_capability
+        self._price_of = price_of
         self._holds_lock = holds_lock
         self._on_lock_lost = on_lock_lost
         self._under_way: set[asyncio.Future[Any]] = set()  # requests, and tasks around them
@@ -312,6 +315,10 @@ class Executor:
         self._deliver(bracket.bracket_id, ComplexReported(report))
 
     async def _fetch_quote(self, bracket: Bracket, command: FetchQuote) -> None:
+        streamed = self._price_of(bracket, command.legs)
+        if streamed is not None:
+            self._deliver(bracket.bracket_id, QuoteReported(streamed.natural, streamed.far, streamed.mark))
+            return
         symbols = [(leg.instrument_type.value, leg.symbol) for leg in command.legs]
         try:
             async with self._slots.slot(Priority.PROTECTION):
@@ -319,10 +326,21 @@ class Executor:
         except ReadFailed as error:
             self._deliver(bracket.bracket_id, QuoteMissing(str(error)))
             return
-        sides = {q.symbol: (q.bid, q.ask) for q in quotes if q.bid is not None and q.ask is not None}
-        natural = natural_price(command.legs, sides)
-        missing = QuoteMissing("a leg has no usable quote")
-        self._deliver(bracket.bracket_id, missing if natural is None else QuoteReported(natural))
+        self._deliver(bracket.bracket_id, quote_event(command.legs, quotes, self._clock.now_us()))
+
+
+def quote_event(legs: tuple[Leg, ...], quotes: Iterable[Quote], now_us: int) -> QuoteReported | QuoteMissing:
+    """What a snapshot of the legs says: the natural price if there is one, and whether anything may go by it."""
+    found = tuple(quotes)
+    sides = {q.symbol: (q.bid, q.ask) for q in found if q.bid is not None and q.ask is not None}
+    natural = natural_price(legs, sides)
+    if natural is None:
+        return QuoteMissing("a leg has no usable quote")
+    snapshot = {q.symbol: LegQuote(q.bid, q.ask, None, None, now_us) for q in found}
+    judged = spread_quote(legs, snapshot, FeedState(True, 0, now_us), now_us)
+    if isinstance(judged, QuoteFault):
+        return QuoteReported(natural, fault=judged.reason)
+    return QuoteReported(natural, judged.far, judged.mark)
 
 
 def _is_overtaken(bracket: Bracket, members: tuple[Member, ...]) -> bool:

@@ -44,10 +44,17 @@ class _Spectacle:
 
 
 @dataclass(slots=True)
-class _Watcher(_Spectacle):
-    watched: Watched | None = None
-    watch: Watch | None = None
+class _Sight:
+    """One level that is watched for, and what the quotes have shown of it."""
+
+    watched: Watched
+    watch: Watch
     state: WatchState = EMPTY
+
+
+@dataclass(slots=True)
+class _Watcher(_Spectacle):
+    sights: tuple[_Sight, ...] = ()
     fault_since_us: int | None = None
     fault: QuoteFault | None = None
     told: tuple[bool, bool] | None = None  # (is_usable, is_gap), as the bracket was told last
@@ -83,10 +90,10 @@ class QuoteWatch:
         watcher.rules = None if bracket.first_fill_us is None else bracket.request.stop_rules
         if watcher.best is None and bracket.stop_level is not None:
             watcher.best = bracket.stop_level.best
-        if watcher.watched != bracket.watch:
-            watcher.watched = bracket.watch
-            watcher.watch = None if bracket.watch is None else _watch_for(bracket, bracket.watch)
-            watcher.state = EMPTY
+        wanted = _wanted(bracket)
+        if tuple(sight.watched for sight in watcher.sights) != wanted:
+            known = {sight.watched: sight for sight in watcher.sights}
+            watcher.sights = tuple(known.get(each) or _Sight(each, _watch_for(bracket, each)) for each in wanted)
 
     def forget(self, bracket_id: BracketId) -> None:
         watcher = self._watchers.get(bracket_id)
@@ -101,6 +108,14 @@ class QuoteWatch:
         """What the quotes of a watched or shown bracket say now; None if nobody asked for them."""
         seen = self._watchers.get(bracket_id) or self._shown.get(bracket_id)
         return None if seen is None else self._look(seen)
+
+    def price_of(self, bracket: Bracket, legs: tuple[Leg, ...]) -> SpreadQuote | None:
+        """A good price of the bracket's closing legs, if the stream has one now."""
+        watcher = self._watchers.get(bracket.bracket_id)
+        if watcher is None or legs != watcher.legs:
+            return None
+        found = self._look(watcher)
+        return found if isinstance(found, SpreadQuote) else None
 
     @property
     def quoted_names(self) -> tuple[BracketId, ...]:
@@ -197,18 +212,22 @@ class QuoteWatch:
         quote = self._look(watcher)
         self._judge(bracket_id, watcher, quote, now_us)
         self._follow(bracket_id, watcher, quote, now_us)
-        if self._watchers.get(bracket_id) is not watcher:
+        for sight in watcher.sights:
+            if self._watchers.get(bracket_id) is not watcher:
+                return
+            self._observe(bracket_id, sight, quote, now_us)
+
+    def _observe(self, bracket_id: BracketId, sight: _Sight, quote: SpreadQuote | QuoteFault, now_us: int) -> None:
+        if (sight.watched.not_before_us or 0) > now_us:
             return
-        watched, watch = watcher.watched, watcher.watch
-        if watched is None or watch is None or (watched.not_before_us or 0) > now_us:
-            return
-        if watcher.state.triggered_us is not None and now_us >= watcher.state.triggered_us + TELL_AGAIN_US:
-            watcher.state = EMPTY
-        observed = observe(watch, watcher.state, quote, now_us)
-        watcher.state = observed.state
+        if sight.state.triggered_us is not None and now_us >= sight.state.triggered_us + TELL_AGAIN_US:
+            sight.state = EMPTY
+        observed = observe(sight.watch, sight.state, quote, now_us)
+        sight.state = observed.state
         if observed.is_triggered:
             assert isinstance(quote, SpreadQuote)
-            self._deliver(bracket_id, WatchTriggered(watched.kind, watched.level, quote.natural))
+            told = WatchTriggered(sight.watched.kind, sight.watched.level, quote.natural, quote.far, quote.mark)
+            self._deliver(bracket_id, told)
 
     def _follow(self, bracket_id: BracketId, watcher: _Watcher, quote: SpreadQuote | QuoteFault, now_us: int) -> None:
         """Tells a bracket whose stop follows the profit of the best price that has held, at most once a second."""
@@ -247,11 +266,15 @@ def _closing(bracket: Bracket) -> tuple[tuple[Leg, ...], Bounds]:
     return closing_legs(bracket.request.entry.legs, 1), bounds
 
 
+def _wanted(bracket: Bracket) -> tuple[Watched, ...]:
+    return tuple(watched for watched in (bracket.watch, bracket.passed) if watched is not None)
+
+
 def _wants_quotes(bracket: Bracket) -> bool:
     """From the acceptance on, so that the quotes are there when the entry fills."""
     if bracket.state is BracketState.CLOSED:
         return False
-    if bracket.request.stop_rules is not None:
+    if bracket.request.stop_rules is not None or bracket.request.walks or bracket.passed is not None:
         return True
     if bracket.protection is not Protection.WATCHED:
         return False
@@ -264,4 +287,6 @@ def _wants_quotes(bracket: Bracket) -> bool:
 
 def _watch_for(bracket: Bracket, watched: Watched) -> Watch:
     side = WatchSide.AT_OR_BELOW if watched.kind is WatchKind.TARGET_REACHED else WatchSide.AT_OR_ABOVE
+    if watched.kind is WatchKind.STOP_PASSED:
+        return Watch(side, watched.level)  # where it could fill, whatever the request's exits are watched on
     return Watch(side, watched.level, bracket.request.watch_basis, bracket.request.watch_policy)

@@ -185,6 +185,7 @@ class Supervisor:
             notifier,
             deliver=self.mailboxes.deliver,
             route_report=self.router.route,
+            price_of=lambda bracket, legs: None if self.quotes is None else self.quotes.price_of(bracket, legs),
             ask_sweep=self.reconciler.ask,
             learn_capability=self._learn_capability,
             holds_lock=holds_lock,

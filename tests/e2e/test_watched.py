@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.processes import ENTRY, QUIET, STOP, TARGET, Pair, running, until
+from tests.support.processes import ENTRY, QUIET, STOP, TARGET, Pair, Sides, running, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -107,4 +107,58 @@ def test_position_is_closed_by_the_clock(pair: Pair) -> None:
     closed = pair.daemon.until_closed("timed")
     assert closed["outcome"] == "TIME_EXIT"
     assert pair.paper.positions() == {}
+    pair.check_end()
+
+
+JUMPED: Sides = (("2.90", "3.00"), ("0.85", "0.90"))  # closes at 2.15, past the stop's limit of 1.90
+
+
+def prices(pair: Pair, ref: str, role: str) -> list[float]:
+    """Limits of the orders of a role, as the broker has them, the oldest first."""
+    own = [order["broker_order_id"] for order in pair.daemon.bracket(ref)["orders"] if order["role"] == role]
+    return [float(pair.paper.call("GET", f"/orders/{name}")["price"]) for name in own if name is not None]
+
+
+@pytest.mark.covers("F58")
+def test_stop_that_the_market_jumps_over_is_alarmed_and_walks_to_its_cap(pair: Pair) -> None:
+    walk = {"stop": {"start": "mid", "step": "0.10", "every-s": "1", "cap-offset": "0.50", "then": "hold"}}
+    spread = pair.open_bracket("jumped", protection="watched", walk=walk)
+    pair.paper.quote(spread, JUMPED)
+    closed = pair.daemon.until_closed("jumped", timeout_s=40)
+    assert closed["outcome"] == "STOP_FILLED"
+    assert "past the stop's limit" in closed["attention"]
+    assert prices(pair, "jumped", "stop") == [1.90, 2.07, 2.15], "the middle, then as far as the market asks"
+    assert float(closed["exit_net_price"]) == 2.15
+    pair.check_end()
+
+
+@pytest.mark.covers("F58")
+def test_stop_that_the_market_jumps_over_without_a_walk_is_alarmed_and_left(pair: Pair) -> None:
+    spread = pair.open_bracket("left", protection="watched")
+    pair.paper.quote(spread, JUMPED)
+    until(lambda: "StopJumped" in pair.daemon.events_of("left") or None, "the jump to be seen")
+    assert statuses(pair, "left", "stop") == ["Live"]
+    pair.paper.quote(spread, STOP)
+    assert pair.daemon.until_closed("left")["outcome"] == "STOP_FILLED"
+    pair.check_end()
+
+
+def test_target_watched_on_the_middle_walks_from_it_to_what_the_market_asks(pair: Pair) -> None:
+    walk = {"target": {"start": "mid", "step": "0.02", "every-s": "1", "cap-offset": "0.20", "replaces": 10}}
+    spread = pair.open_bracket("walked", protection="watched", watch={"on": "mid"}, walk=walk)
+    pair.paper.quote(spread, (("0.60", "0.66"), ("0.27", "0.30")))  # the middle at 0.345, closes at 0.39
+    closed = pair.daemon.until_closed("walked", timeout_s=40)
+    assert closed["outcome"] == "TARGET_FILLED"
+    assert prices(pair, "walked", "target") == [0.34, 0.36, 0.38, 0.39]
+    pair.check_end()
+
+
+def test_operators_close_walks_by_the_request(pair: Pair) -> None:
+    walk = {"close": {"start": "mid", "step": "0.02", "every-s": "1"}}
+    spread = pair.open_bracket("by-hand", protection="watched", walk=walk)
+    pair.paper.quote(spread, QUIET)  # the middle at 0.775, closes at 0.85
+    pair.daemon.done("close", "ref:by-hand")
+    closed = pair.daemon.until_closed("by-hand", timeout_s=40)
+    assert closed["outcome"] == "CLOSED_BY_OPERATOR"
+    assert prices(pair, "by-hand", "close") == [0.77, 0.79, 0.81, 0.83, 0.85]
     pair.check_end()

@@ -307,6 +307,10 @@ def differences(tree: Tree, request: Any) -> list[str]:
             request.partial_entry_grace_us,
         ),
         "watch": (_watch(tree.get("watch", {})), _heard_watch(request)),
+        "walk": (
+            [_walk(role, tree["walk"][role]) for role in _WALKS if role in tree.get("walk", {})],
+            _heard_walks(request),
+        ),
         "moving stop": (_moving(tree.get("stop", {})), _heard_moving(request)),
         "time-exits": ([_time_exit(rule) for rule in tree.get("time-exits", [])], _heard_times(request)),
     }
@@ -340,6 +344,44 @@ def _watch(part: Tree) -> tuple[Any, ...]:
 def _heard_watch(request: Any) -> tuple[Any, ...]:
     policy = request.watch_policy
     return request.watch_basis.value, policy.needed, policy.window, policy.dwell_us
+
+
+_WALKS = {"target": "hold", "stop": "marketable", "close": "marketable"}  # with their ends where none is said
+
+
+def _said_walks(walks: Tree) -> list[tuple[Any, ...]]:
+    return [_walk(role, walks[role]) for role in _WALKS if role in walks]
+
+
+def _walk(role: str, walk: Tree) -> tuple[Any, ...]:
+    return (
+        role,
+        walk.get("start", "mid"),
+        Decimal(walk.get("width-percent", 50)),
+        Decimal(walk["step"]),
+        int(Decimal(walk.get("every-s", 5)) * 1_000_000),
+        _signed(walk["cap"]) if "cap" in walk else None,
+        _decimal(walk, "cap-offset"),
+        walk.get("then", _WALKS[role]),
+        Decimal(walk.get("replaces", 10)),
+    )
+
+
+def _heard_walks(request: Any) -> list[tuple[Any, ...]]:
+    return [
+        (
+            role.value,
+            rule.walk.start.value,
+            rule.walk.width_percent,
+            rule.walk.step,
+            rule.walk.interval_us,
+            rule.cap,
+            rule.cap_offset,
+            rule.walk.final.value,
+            rule.walk.max_replaces,
+        )
+        for role, rule in request.walks
+    ]
 
 
 def _moving(stop: Tree) -> tuple[Any, ...]:

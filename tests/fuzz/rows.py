@@ -224,6 +224,20 @@ class Grammar:
         on = {"date": rng.choice(("2026-12-01", "2026-12-18", "2026-12-21", "2026-11-26", "2026-11-23"))}
         return rng.choice((clock, close)) | rng.choice(({}, days, on))
 
+    def _walk(self) -> dict[str, Any]:
+        rng = self._rng
+        choices: dict[str, Any] = {
+            "start": rng.choice(("mid", "mark", "natural", "width", "far")),
+            "width-percent": rng.choice((token("30"), "0", "101")),
+            "every-s": rng.choice((token("2"), "0.5", token("300"))),
+            "cap": {"price": rng.choice((token("2.10"), "1.00")), "price-effect": rng.choice(("Debit", "Credit"))},
+            "cap-offset": rng.choice((token("0.20"), "0")),
+            "then": rng.choice(("hold", "cancel", "marketable")),
+            "replaces": rng.choice((token("5"), "1", token("61"))),
+        }
+        told = {key: choices[key] for key in rng.sample(sorted(choices), rng.randrange(0, 4))}
+        return {"step": rng.choice((token("0.05"), "0.01", "0.001"))} | told
+
     def _decorate(self, request: dict[str, Any]) -> None:
         rng = self._rng
         choices: dict[str, Any] = {
@@ -233,6 +247,7 @@ class Grammar:
             "partial-entry": {"grace-s": rng.choice((token("30"), token("0"), "1.5", token("3600")))},
             "on-outside-change": rng.choice(("hold", "restore", "release", "flatten")),
             "watch": self._watch(),
+            "walk": {role: self._walk() for role in rng.sample(("target", "stop", "close"), rng.choice((0, 1, 1, 2)))},
             "time-exits": [self._time_exit() for _ in range(rng.choice((0, 1, 1, 2, 4)))],
             "tags": {rng.choice(HOSTILE_TEXTS): rng.choice(HOSTILE_TEXTS)} if rng.random() < 0.3 else {"desk": "a"},
         }

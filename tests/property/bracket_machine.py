@@ -53,6 +53,7 @@ from otocod.domain.events import (
     OrderReported,
     QuoteMissing,
     QuoteReported,
+    QuotesJudged,
     ReleaseRequested,
     SubmitConfirmed,
     SubmitLost,
@@ -60,6 +61,7 @@ from otocod.domain.events import (
     SubmitRefused,
     SweepCompleted,
     UnfreezeRequested,
+    WatchTriggered,
 )
 from otocod.domain.ids import BrokerOrderId, ComplexOrderId, ExternalIdentifier
 from otocod.domain.orders import BrokerStatus, OrderReport, OrderState, Refusal
@@ -159,6 +161,13 @@ class TinyBroker:
                 order.status = BrokerStatus.CANCELLED
 
 
+def _walks(mode: Protection) -> dict[str, Any]:
+    walks: dict[str, Any] = {"stop": {"step": "0.05", "cap-offset": "0.30"}, "close": {"step": "0.02", "every-s": 2}}
+    if mode is Protection.WATCHED:
+        walks["target"] = {"step": "0.01", "every-s": 2, "replaces": 4, "cap-offset": "0.05"}
+    return walks
+
+
 def units_of(spec: OrderSpec) -> int:
     return min(leg.quantity for leg in spec.legs)
 
@@ -176,11 +185,14 @@ class BracketMachine(RuleBasedStateMachine):
         self.ended: dict[ExternalIdentifier, OrderState] = {}
 
     @initialize(
-        mode=st.sampled_from(_MODES), quantity=st.integers(1, 3), is_filled=st.sampled_from([False, True, True, True])
+        mode=st.sampled_from(_MODES),
+        quantity=st.integers(1, 3),
+        is_filled=st.sampled_from([False, True, True, True]),
+        walks=st.booleans(),
     )
-    def accept(self, mode: Protection, quantity: int, is_filled: bool) -> None:
+    def accept(self, mode: Protection, quantity: int, is_filled: bool, walks: bool) -> None:
         """Most begin with a filled entry: the first half of a life is soon over otherwise."""
-        self.core = Core(mode, quantity=quantity)
+        self.core = Core(mode, quantity=quantity, changes={"walk": _walks(mode)} if walks else {})
         self._collect()
         if is_filled:
             self._carry_out(self.tray.pop(0), "well")
@@ -254,8 +266,12 @@ class BracketMachine(RuleBasedStateMachine):
             case Sweep():
                 self.sweep(is_stream_healthy=True)
             case FetchQuote():
-                price = Decimal("1.00") if answer != "refused" else None
-                self.tell(QuoteMissing("none") if price is None else QuoteReported(price))
+                if answer == "refused":
+                    self.tell(QuoteMissing("none"))
+                else:  # dearer each minute, so that what follows the market moves
+                    natural = Decimal(100 + self.core.now_us // 60_000_000 % 40) / 100
+                    fault = "too_wide" if answer == "answer lost" else None
+                    self.tell(QuoteReported(natural, natural - Decimal("0.04"), natural - Decimal("0.02"), fault))
 
     def _submit(self, command: Command, answer: str) -> None:
         members = _members(command)
@@ -361,6 +377,16 @@ class BracketMachine(RuleBasedStateMachine):
     def wait(self, seconds: float) -> None:
         self.core.wait(seconds)
         self._collect()
+
+    @precondition(lambda self: self.core.bracket.watch is not None or self.core.bracket.passed is not None)
+    @rule(data=st.data())
+    def quotes_conclude(self, data: st.DataObject) -> None:
+        bracket = self.core.bracket
+        watched = data.draw(st.sampled_from([each for each in (bracket.watch, bracket.passed) if each is not None]))
+        natural = watched.level
+        self.tell(
+            QuotesJudged(True), WatchTriggered(watched.kind, watched.level, natural, natural - Decimal("0.04"), natural)
+        )
 
     @rule(event=st.sampled_from([AttentionAcknowledged("op"), UnfreezeRequested("op")]))
     def speak(self, event: Event) -> None:

@@ -49,6 +49,11 @@ EXAMPLE: dict[str, Any] = {
         {"days-to-expiry": 21},
         {"after-s": 3600},
     ],
+    "walk": {
+        "target": {"start": "width", "width-percent": 30, "step": "0.01", "every-s": 2, "cap-offset": "0.05"},
+        "stop": {"step": "0.05", "cap": {"price": "2.10", "price-effect": "Debit"}, "then": "hold"},
+        "close": {"step": "0.02", "replaces": 5},
+    },
     "not-after": "2026-11-23T16:00:00Z",
     "partial-entry": {"grace-s": 30},
     "tags": {"a": "b"},

@@ -97,11 +97,31 @@ def draw_scenario(number: int, random: Random, active_s: float) -> Scenario:
     request["on-outside-change"] = random.choice(("hold", "restore", "release", "flatten"))
     request["partial-entry"] = {"grace-s": random.choice((0, 2, 10))}
     submit_at_s = random.uniform(0, active_s * 0.4)
+    # From a stream of its own, so that the seeds of before tell the same stories.
+    if walks := _walks(request, Random(f"walks {submit_at_s}")):
+        request["walk"] = walks
     found = Scenario(
         number, f"ref-{number}", request, legs, is_credit, units, protection, levels, round(submit_at_s, 3)
     )
     found.moves = _moves(random, submit_at_s, active_s)
     return found
+
+
+def _walks(request: dict[str, Any], random: Random) -> dict[str, Any]:
+    """Of the orders that may walk in this request, some."""
+    stop = request.get("stop", {})
+    walks: dict[str, Any] = {}
+    is_watched = request["protection"] in ("auto", "watched") and request.get("rest") != "target"
+    if is_watched and "target" in request and stop and random.random() < 0.3:
+        walks["target"] = {"cap-offset": "0.05", "replaces": random.choice((2, 5)), "every-s": random.choice((2, 5))}
+        walks["target"]["then"] = random.choice(("hold", "cancel", "marketable"))
+    if ("price" in stop or "loss-percent" in stop) and random.random() < 0.4:
+        walks["stop"] = {"cap-offset": random.choice(("0.20", "1.00")), "then": random.choice(("hold", "marketable"))}
+    if random.random() < 0.3:
+        walks["close"] = {"then": random.choice(("hold", "marketable")), "replaces": random.choice((2, 10))}
+    for walk in walks.values():
+        walk |= {"step": random.choice(("0.05", "0.10")), "start": random.choice(("mid", "mark", "natural", "width"))}
+    return walks
 
 
 def _prices(

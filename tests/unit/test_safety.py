@@ -159,3 +159,17 @@ def test_stop_that_was_moved_into_profit_is_a_gain_and_a_closed_bracket_has_no_c
     assert "Loss at the stop: none, but a gain of 25 dollars at its trigger" in text
     core.tell(ReleaseRequested("uid:me"))
     assert safety_of(core.bracket) == []
+
+
+def test_walk_of_a_stop_says_how_far_it_goes_and_what_that_costs() -> None:
+    hold = {"stop": {"step": "0.05", "cap-offset": "0.50", "then": "hold"}}
+    assert "by steps of 0.05 each 5 s up to 2.40 debit (155 dollars); past that it stays open." in told(walk=hold)
+    market = {"stop": {"step": "0.05", "cap-offset": "0.50"}}
+    assert "up to 2.40 debit, then at whatever the market asks." in told(walk=market)
+    assert "A price that jumps over the limit is alarmed, and leaves the position open" in told()
+
+
+def test_walk_of_a_target_makes_the_stop_rest_and_counts_as_time_without_it() -> None:
+    text = told(walk={"target": {"step": "0.01", "every-s": "4", "replaces": 5}})
+    assert "the stop rests at the broker; otocod watches quotes for the target." in text
+    assert "30 s each time a watched target that was reached takes its place" in text

@@ -51,7 +51,16 @@ def test_first_bracket_of_the_readme_is_valid(text: str) -> None:
     parsed(first_bracket(text))
 
 
-EXITS = ("watched stop", "trail", "break-even", "tiers", "time exit")
+EXITS = (
+    "watched stop",
+    "trail",
+    "break-even",
+    "tiers",
+    "time exit",
+    "target that walks",
+    "stop that walks",
+    "close that walks",
+)
 
 
 @pytest.mark.parametrize("exit_", EXITS)

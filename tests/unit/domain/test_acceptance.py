@@ -100,3 +100,9 @@ def test_journal_begins_with_the_acceptance_from_nothing() -> None:
     core = Core()
     assert core.journal == ["BracketAccepted"]
     assert core.path == [B.PENDING_ENTRY]
+
+
+def test_target_that_walks_is_watched_for_whatever_the_account_takes() -> None:
+    request = parsed(walk={"target": {"step": "0.01", "replaces": 5}})
+    assert ladder_for(request, NATIVE) == (WATCHED,)
+    assert ladder_for(parsed(walk={"stop": {"step": "0.05"}}), NATIVE) == (OTOCO, OCO, WATCHED)

@@ -45,6 +45,7 @@ from otocod.domain.time_exits import (
     TimeExit,
 )
 from otocod.domain.trailing import Amount, StopRules, Tier, Trail, TrailKind
+from otocod.domain.walking import FinalAction, Walk, WalkRule, WalkStart
 from otocod.domain.watching import DEFAULT_WATCH, WatchPolicy
 
 Json = dict[str, Any]
@@ -945,3 +946,94 @@ def test_every_reason_against_the_later_parts_is_given_at_once() -> None:
             "time-exits[1].minutes-before-close",
         ]
     )
+
+
+# Walks.
+
+
+CAP = {"price": "2.10", "price-effect": "Debit"}
+
+
+def walk_of(role: Role, request: Json) -> WalkRule:
+    found = parse(request).walk_of(role)
+    assert found is not None
+    return found
+
+
+def test_walks_are_read_and_what_is_left_out_has_its_default() -> None:
+    stop = walk_of(Role.STOP, changed("walk.stop", {"step": "0.05", "cap": CAP}))
+    assert stop == WalkRule(Walk(WalkStart.MID, Decimal("0.05"), 5_000_000, FinalAction.MARKETABLE, 10), Decimal("2.1"))
+    told = {"start": "width", "width-percent": 25, "step": "0.01", "every-s": "2", "cap-offset": "0.05", "replaces": 4}
+    target = walk_of(Role.TARGET, changed("walk.target", told | {"then": "cancel"}))
+    walk = Walk(WalkStart.WIDTH, Decimal("0.01"), 2_000_000, FinalAction.CANCEL, 4, Decimal(25))
+    assert target == WalkRule(walk, None, Decimal("0.05"))
+    assert walk_of(Role.CLOSE, changed("walk.close", {"step": "0.01"})).walk.final is FinalAction.MARKETABLE
+    assert parse(CREDIT_VERTICAL).walks == ()
+
+
+def test_canonical_text_of_walks_leaves_defaults_out() -> None:
+    short = changed("walk.stop", {"step": "0.05", "cap-offset": "0.20"})
+    whole = {"step": 0.050, "cap-offset": "0.2", "start": "mid", "every-s": 5, "replaces": "10", "then": "marketable"}
+    assert parse(short).text == parse(changed("walk.stop", whole)).text
+    assert parse(changed("walk", {})).text == parse(CREDIT_VERTICAL).text
+    for walk in ({"step": "0.05", "cap": CAP, "then": "hold"}, {"step": "0.05", "start": "width", "width-percent": 0}):
+        request = parse(changed("walk.stop", walk))
+        assert parse(request.text).walks == request.walks
+
+
+WITHOUT_STOP = {key: value for key, value in CREDIT_VERTICAL.items() if key != "stop"}
+WITHOUT_TARGET = {key: value for key, value in CREDIT_VERTICAL.items() if key != "target"}
+STEP = {"step": "0.05"}
+WALK = STEP | {"replaces": 5}
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        (changed("walk.target", WALK, WITHOUT_TARGET), "walk.target: there is no target"),
+        (changed("walk.target", WALK, WITHOUT_STOP), "walk.target: a target alone rests"),
+        (changed("walk.target", WALK) | {"protection": "native-oco"}, 'walk.target: in "native-oco" the target rests'),
+        (changed("walk.target", WALK) | {"protection": "unlinked"}, 'walk.target: in "unlinked" the target rests'),
+        (changed("walk.target", WALK) | {"rest": "target"}, "walk.target: the target rests"),
+        (changed("walk.target", WALK, changed("stop", {"trigger": "1.70"})), "walk.target: the target rests"),
+        (changed("walk.target", STEP | {"replaces": 20}), "walk.target.replaces: 100 s in all"),
+        (changed("walk.stop", WALK, WITHOUT_STOP), "walk.stop: there is no stop"),
+        (changed("walk.stop", STEP | {"then": "hold"}), "walk.stop: it ends at the stop's own limit"),
+        (
+            changed("walk.stop", STEP | {"cap": {"price": "1.80", "price-effect": "Debit"}}),
+            "walk.stop.cap: is better than the stop's own price",
+        ),
+        (
+            changed("walk.stop", STEP | {"cap": {"price": "2.60", "price-effect": "Debit"}}),
+            "walk.stop.cap: 2.6 is beyond 2.5",
+        ),
+        (
+            changed("walk.close", STEP | {"cap": {"price": "1.60", "price-effect": "Credit"}}),
+            "walk.close.cap.price-effect: these legs close for a Debit only",
+        ),
+        (
+            changed("walk.close", STEP | {"cap": {"price": "1.605", "price-effect": "Debit"}}),
+            "walk.close.cap: 1.605 is",
+        ),
+        (changed("walk.close", {"step": "0.005"}), "walk.close.step: 0.005 is off the increment of 0.01"),
+        (changed("walk.close", {}), "walk.close.step: missing"),
+        (changed("walk.close", STEP | {"width-percent": 10}), 'walk.close.width-percent: goes with "start": "width"'),
+        (changed("walk.close", STEP | {"every-s": "0.9"}), "walk.close.every-s: 0.9 is out of bounds"),
+        (changed("walk.close", STEP | {"cap-offset": 1}), "walk.close.cap-offset: unknown key"),
+        (changed("walk.entry", STEP), "walk.entry: unknown key"),
+        (changed("walk.stop", STEP | {"then": "cancel"}), 'walk.stop.then: "cancel" is not known'),
+        (changed("walk.stop", STEP | {"cap": CAP, "cap-offset": "0.1"}), "walk.stop.cap: stands together"),
+    ],
+)
+def test_walk_that_makes_no_sense_is_refused_with_its_reason(request_: Json, told: str) -> None:
+    assert only_reason(request_).startswith(told)
+
+
+def test_stop_that_is_watched_for_may_walk_up_to_its_own_limit() -> None:
+    parse(changed("walk.stop", STEP | {"then": "hold"}) | {"rest": "target", "protection": "watched"})
+
+
+def test_single_legs_stop_without_a_limit_does_not_walk() -> None:
+    option = leg("AAPL  261218C00155000", "Buy to Open")
+    request = single(option, target={"profit-percent": 50}, stop={"trigger": "0.50"})
+    assert only_reason(changed("walk.stop", STEP, request)).startswith("walk.stop: a stop without a limit fills")

@@ -186,6 +186,11 @@ GOOD: list[tuple[str, Any]] = [
     ("stop.trail", {"give-back-percent": "100", "after-profit-percent": 25}),
     ("stop.break-even", {"after-profit-percent": "25"}),
     ("stop.break-even", {"after-profit": "0.20", "keep": "0"}),
+    ("walk", {}),
+    ("walk", {"target": {"step": "0.01", "start": "width", "width-percent": 0, "every-s": "2.5", "replaces": 4}}),
+    ("walk", {"stop": {"step": 0.05, "cap": {"price": "2.10", "price-effect": "Debit"}, "then": "hold"}}),
+    ("walk", {"stop": {"step": "0.05", "cap-offset": "0.20", "start": "natural"}}),
+    ("walk", {"close": {"step": "0.05", "then": "marketable", "replaces": "60", "every-s": 300}}),
     ("stop.tiers", []),
     ("stop.tiers", [{"after-profit": "0.20", "keep-percent": 0}, {"after-profit-percent": 50, "keep": "0.10"}]),
 ]
@@ -244,6 +249,19 @@ BAD: list[tuple[str, Any]] = [
     ("tags", {"a": 1}),
     ("tags", {"": "a"}),
     ("tags", {str(number): "" for number in range(65)}),
+    ("walk", []),
+    ("walk", {"exit": {"step": "0.01"}}),
+    ("walk", {"stop": {}}),
+    ("walk", {"stop": {"step": 0}}),
+    ("walk", {"stop": {"step": "0.05", "then": "cancel"}}),
+    ("walk", {"stop": {"step": "0.05", "cap-offset": "0.20", "cap": {"price": "2.10", "price-effect": "Debit"}}}),
+    ("walk", {"stop": {"step": "0.05", "cap": {"price": "2.10"}}}),
+    ("walk", {"close": {"step": "0.05", "cap-offset": "0.20"}}),
+    ("walk", {"close": {"step": "0.05", "every-s": 0.5}}),
+    ("walk", {"close": {"step": "0.05", "every-s": 301}}),
+    ("walk", {"close": {"step": "0.05", "replaces": 0}}),
+    ("walk", {"close": {"step": "0.05", "width-percent": 30}}),
+    ("walk", {"close": {"step": "0.05", "start": "width", "width-percent": 101}}),
     ("watch", []),
     ("watch", {"on": "last"}),
     ("watch", {"quotes": 1}),
@@ -323,7 +341,7 @@ def test_every_object_of_the_request_is_closed() -> None:
 
     found = list(objects(request_schema()))
     # request, entry, leg, target, stop, trail, break-even, tier, partial-entry, tags, watch, time exit
-    assert len(found) == 12
+    assert len(found) == 19
     assert [each for each in found if each["additionalProperties"] is not False] == [
         request_schema()["properties"]["tags"]
     ]

@@ -38,9 +38,10 @@ from otocod.domain.events import (
 )
 from otocod.domain.ids import BracketId, BrokerOrderId, ComplexOrderId
 from otocod.domain.orders import BrokerStatus, OrderReport, Refusal
+from otocod.domain.quotes import SpreadQuote
 from otocod.domain.specs import Protection, Role
 from otocod.domain.spreads import closing_legs
-from otocod.engine.executor import Executor
+from otocod.engine.executor import Executor, quote_event
 from otocod.engine.gate import LastGate, Limits
 from otocod.engine.slots import Slots
 from otocod.ports.broker import (
@@ -390,6 +391,25 @@ async def test_container_that_is_read_is_told_whole() -> None:
     assert await bench.event() == ComplexReported(found)
 
 
+async def test_price_that_the_stream_has_is_told_without_asking_the_broker() -> None:
+    bench, (bracket, _) = Bench(), exits()
+    legs = closing_legs(bracket.request.entry.legs, 1)
+    streamed = SpreadQuote(Decimal("0.30"), Decimal("0.20"), Decimal("0.24"), 0, 0, ())
+    bench.executor._price_of = lambda asked, of: streamed if (asked, of) == (bracket, legs) else None
+    bench.executor.run(bracket, FetchQuote(legs))
+    await pass_s(0.01)
+    assert bench.told[0][1] == QuoteReported(Decimal("0.30"), Decimal("0.20"), Decimal("0.24"))
+
+
+async def test_snapshot_that_fails_the_gate_is_told_with_the_reason() -> None:
+    _, (bracket, _) = Bench(), exits()
+    legs = closing_legs(bracket.request.entry.legs, 1)
+    wide = [Quote(leg.symbol, Decimal("1.00"), Decimal("3.00")) for leg in legs]
+    told = quote_event(legs, wide, 0)
+    assert isinstance(told, QuoteReported)
+    assert (told.far, told.fault) == (None, "too_wide")
+
+
 async def test_quote_is_told_as_the_natural_price_and_a_missing_one_as_missing() -> None:
     bench, (bracket, _) = Bench(), exits()
     legs = closing_legs(bracket.request.entry.legs, 1)
@@ -403,7 +423,7 @@ async def test_quote_is_told_as_the_natural_price_and_a_missing_one_as_missing()
         await pass_s(0.01)
     kinds = [type(event) for _, event in bench.told]
     assert kinds == [QuoteReported, QuoteMissing, QuoteMissing, QuoteMissing]
-    assert bench.told[0][1] == QuoteReported(Decimal("0.10"))
+    assert bench.told[0][1] == QuoteReported(Decimal("0.10"), Decimal("-0.10"), Decimal("0.00"))
 
 
 # What needs no broker.

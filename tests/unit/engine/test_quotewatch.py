@@ -4,11 +4,14 @@ from collections.abc import Callable, Collection
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
+
 from otocod.domain.brackets import Bracket, BracketState, Watched, WatchKind
 from otocod.domain.events import Event, QuotesJudged, WatchTriggered
 from otocod.domain.ids import BracketId
 from otocod.domain.quotes import FeedState, LegQuote, SpreadQuote
 from otocod.domain.specs import Protection
+from otocod.domain.spreads import closing_legs
 from otocod.engine.quotewatch import SHOWN_FOR_US, SHOWN_MOST, WANT_AFTER_S, QuoteWatch
 from otocod.ports.quotes import Instrument, QuoteEvent, QuoteHealth, QuotesChanged, QuotesDown
 from tests.support.core import Core
@@ -94,7 +97,8 @@ async def test_target_reached_over_several_quotes_is_told_once_with_the_natural_
     desk.closes_at("0.68", "0.34")
     await pass_s(1)
     desk.closes_at("0.67", "0.33")
-    assert desk.reached() == [WatchTriggered(WatchKind.TARGET_REACHED, TARGET, Decimal("0.34"))]
+    prices = Decimal("0.34"), Decimal("0.24"), Decimal("0.29")
+    assert desk.reached() == [WatchTriggered(WatchKind.TARGET_REACHED, TARGET, *prices)]
 
 
 async def test_one_lying_leg_among_ticks_of_the_other_triggers_nothing() -> None:
@@ -123,6 +127,41 @@ async def test_bracket_that_did_not_act_is_told_again() -> None:
     desk.closes_at("0.70", "0.35")
     await desk.pass_s(15)
     assert len(desk.reached()) == 2
+
+
+@pytest.mark.covers("F58")
+async def test_market_past_the_limit_of_a_resting_stop_is_told_beside_the_target() -> None:
+    desk = Desk()
+    passed = desk.bracket.passed
+    assert passed is not None
+    desk.closes_at("2.50", "0.59")
+    await desk.pass_s(2)
+    desk.closes_at("2.51", "0.60")
+    await desk.pass_s(2)
+    assert [(told.kind, told.level) for told in desk.reached()] == [(WatchKind.STOP_PASSED, Decimal("1.91"))]
+
+
+@pytest.mark.covers("F58")
+async def test_stop_that_rests_in_any_mode_has_its_legs_quoted() -> None:
+    desk = Desk()
+    core = Core(Protection.UNLINKED)
+    desk.watch.bracket_changed(core.bracket)
+    core.go_live()
+    desk.watch.bracket_changed(core.bracket)
+    assert desk.watch.quote_of(core.bracket.bracket_id) is not None
+
+
+async def test_price_of_the_closing_legs_is_given_only_while_the_quotes_are_good() -> None:
+    desk = Desk()
+    legs = closing_legs(desk.bracket.request.entry.legs, 1)
+    assert desk.watch.price_of(desk.bracket, legs) is None
+    desk.closes_at("1.50", "0.60")
+    found = desk.watch.price_of(desk.bracket, legs)
+    assert found is not None
+    assert found.natural == Decimal("0.90")
+    assert desk.watch.price_of(desk.bracket, desk.bracket.request.entry.legs) is None
+    desk.feed.is_up = False
+    assert desk.watch.price_of(desk.bracket, legs) is None
 
 
 async def test_level_is_not_looked_for_before_its_time() -> None:

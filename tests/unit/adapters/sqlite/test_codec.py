@@ -30,6 +30,7 @@ from otocod.domain.time_exits import (
     OnDay,
 )
 from otocod.domain.trailing import Amount, StopRules, Tier, Trail, TrailKind
+from otocod.domain.walking import FinalAction, Walk, WalkRule, WalkStart
 from otocod.domain.watching import WatchPolicy
 from tests.support.stored_records import a_request, accepted, change, entry_filled, life, limit
 
@@ -68,9 +69,24 @@ watch_policies = st.integers(2, 20).flatmap(
         WatchPolicy, needed=st.integers(2, window), window=st.just(window), dwell_us=st.integers(0, 300_000_000)
     )
 )
+walks = st.builds(
+    WalkRule,
+    st.builds(
+        Walk,
+        start=st.sampled_from(WalkStart),
+        step=st.just(Decimal("0.05")),
+        interval_us=st.integers(1, 300_000_000),
+        final=st.sampled_from(FinalAction),
+        max_replaces=st.integers(0, 60),
+        width_percent=st.just(Decimal("12.5")),
+    ),
+    st.none() | decimals,
+    st.none() | decimals,
+)
 requests = st.builds(
     BracketRequest,
     entry=specs,
+    walks=st.lists(st.tuples(st.sampled_from(Role), walks), max_size=4).map(tuple),
     watch_basis=st.sampled_from(PriceBasis),
     watch_policy=watch_policies,
     time_exits=st.lists(time_exits, max_size=4).map(tuple),
@@ -131,7 +147,7 @@ def test_request_stored_before_there_were_watches_and_moving_stops_takes_their_d
     request = a_request()
     stored = msgspec.json.decode(codec.request_json(request))
     del stored["time_exits"]
-    for name in ("watch_basis", "watch_policy", "stop_rules", "stop_least_move"):
+    for name in ("watch_basis", "watch_policy", "stop_rules", "stop_least_move", "walks"):
         del stored["rest"][name]
     assert codec.request_from_json(codec.to_json(stored), request.text) == request
 
