@@ -32,6 +32,12 @@ class derived(Generic[T]):  # noqa: N801  # stands where `property` would
         return value
 
 
+def forget_derived(record: Derived) -> None:
+    """Gives the room back: what is wanted again is worked out again."""
+    if record.__dict__:
+        object.__delattr__(record, "__dict__")
+
+
 @cache
 def _draft(kind: type[Any]) -> tuple[dict[str, int], Callable[[Any], tuple[object, ...]], type[Any]]:
     """For a kind of record: the places of its fields, what reads them all, and a twin of the same layout.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from otocod.domain.brackets import Bracket, BracketState
 from otocod.domain.events import Event, OrderReported
 from otocod.domain.ids import BracketId
+from otocod.domain.records import forget_derived
 from otocod.domain.rehearsal import Rehearsal, rehearse
 from otocod.ports.clock import Clock
 
@@ -56,6 +57,14 @@ class Rehearsals:
                 return rehearsal
         return None
 
+    def _rehearse(self, bracket: Bracket) -> None:
+        rehearsals = rehearse(bracket, self._clock.now_us())
+        if rehearsals:
+            self._known[bracket.bracket_id] = rehearsals
+        # It may be left as it is for months, and what was worked out on the way is a quarter of its size.
+        for record in (bracket, *bracket.orders):
+            forget_derived(record)
+
     async def run(self) -> None:
         """For life."""
         loop = asyncio.get_running_loop()
@@ -74,8 +83,7 @@ class Rehearsals:
                 return
             bracket_id, _ = self._waiting.popitem()
             bracket = self._bracket_of(bracket_id)
-            rehearsals = () if bracket is None else rehearse(bracket, self._clock.now_us())
-            if rehearsals:
-                self._known[bracket_id] = rehearsals
+            if bracket is not None:
+                self._rehearse(bracket)
             if loop.time() >= until_s:
                 return

@@ -8,7 +8,7 @@ import pytest
 from otocod.domain.brackets import Bracket, made_id
 from otocod.domain.ids import BracketId
 from otocod.domain.orders import Order, OrderState
-from otocod.domain.records import changed
+from otocod.domain.records import changed, forget_derived
 from otocod.domain.specs import Role
 from tests.support.stored_records import changes_of_life
 
@@ -28,6 +28,16 @@ def test_an_identifier_is_the_name_based_uuid_of_its_bracket_role_and_number() -
     for role in Role:
         for number in range(300):
             assert made_id(name, role, number) == str(uuid.uuid5(uuid.UUID(name), f"{role}/{number}"))
+
+
+def test_what_was_derived_is_forgotten_and_worked_out_again() -> None:
+    bracket = LIFE[-1]
+    entries = bracket.entries
+    assert bracket.__dict__
+    forget_derived(bracket)
+    assert not bracket.__dict__
+    forget_derived(bracket)
+    assert bracket.entries == entries
 
 
 def test_a_changed_record_is_frozen_like_any_other() -> None:

@@ -169,6 +169,13 @@ async def test_many_brackets_are_rehearsed_a_few_at_a_time_the_last_changed_firs
     assert len(taken) == 11, "one, and the time is up"
 
 
+async def test_what_was_worked_out_for_a_rehearsal_does_not_stay_with_the_record() -> None:
+    office = Rehearsed()
+    bracket = await office.working()
+    assert office.mailboxes.rehearsals._known
+    assert [record.__dict__ for record in (bracket, *bracket.orders)] == [{}] * (1 + len(bracket.orders))
+
+
 async def test_a_forgotten_bracket_leaves_nothing_behind() -> None:
     office = Rehearsed()
     bracket = await office.working()
