@@ -50,7 +50,8 @@ def replace_order(turn: Turn, order: Order, spec: OrderSpec, units: int) -> None
     )
     turn.tell(order, OrderEvent.ASK_REPLACE, moved_ids=(*order.moved_ids, order.broker_order_id))
     turn.ask(ReplaceOrder(order.broker_order_id, Member(heir.external_identifier, order.role, new)))
-    turn.note("MoveRequested", f"{order.role} {order.external_identifier}")
+    price = "" if new.net_price is None else f" to {plain(abs(new.net_price))}"
+    turn.note("MoveRequested", f"{order.role} {order.external_identifier}{price}")
 
 
 @dataclass(frozen=True, slots=True)

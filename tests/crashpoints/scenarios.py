@@ -25,6 +25,9 @@ LATE: Moves = ((2.0, "fill"),)
 NO_GROUPS = {"native_otoco_spreads": False, "native_oco_spreads": False}
 
 
+_STEPS = {"start": "mid", "step": "0.01", "every-s": 1}
+
+
 def _to(level: str, before: Moves = LATE, at_s: float = 6.0) -> Moves:
     return (*before, (at_s, level))
 
@@ -648,6 +651,23 @@ def _watched() -> list[Story]:
             faults=(Fault("late_502", "^submit target"),),
         ),
         _one("quotes-condor", bracket("condor", protection="watched", percent=True, moves=_to("target")), TARGET),
+    ]
+    found += [
+        _one(
+            f"quotes-jumped-{mode}",
+            bracket(protection=mode, moves=_to("gap"), walk={"stop": _STEPS | {"cap-offset": "1.00"}}),
+            STOP,
+            active_s=14.0,
+        )
+        for mode in ("watched", "native-oco", "unlinked")
+    ]
+    found += [
+        _one(
+            "quotes-target-walks",
+            bracket(protection="watched", moves=_to("target"), walk={"target": _STEPS | {"replaces": 5}}),
+            TARGET,
+            active_s=12.0,
+        )
     ]
     return [replace(story, has_feed=True) for story in found]
 

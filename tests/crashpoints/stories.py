@@ -96,6 +96,7 @@ def bracket(
     tif: str = "Day",
     exit_tif: str | None = None,
     rest: str | None = None,
+    walk: dict[str, Any] | None = None,
     outside: str = "hold",
     grace_s: int = 2,
     at_s: float = 0.6,
@@ -134,6 +135,8 @@ def bracket(
     request |= {"protection": protection, "on-outside-change": outside, "partial-entry": {"grace-s": grace_s}}
     if rest is not None:
         request["rest"] = rest
+    if walk is not None:
+        request["walk"] = walk
     found = Scenario(number, f"ref-{number}", request, legs, is_credit, units, protection, levels, at_s)
     found.moves = [Move(when_s, level) for when_s, level in moves]
     return found

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 _LEARNING = "otocod/domain/learning.py"
 _ENTERING = "otocod/domain/entering.py"
 _SURPLUS = "otocod/domain/surplus.py"
+_MOVING = "otocod/domain/moving.py"
 _PROTECTING = "otocod/domain/protecting.py"
 _FINISHING = "otocod/domain/finishing.py"
 _ORDERS = "otocod/domain/orders.py"
@@ -518,7 +519,7 @@ _EXITS = (
     ),
     Bug(
         "move-counted-as-more",
-        _PROTECTING,
+        _MOVING,
         "    if order.replaces is None or order.is_terminal:\n        return False\n",
         "    if order.replaces is None or order.is_terminal or order.role is Role.TARGET:\n        return False\n",
         "a replacement on its way counts beside the order that it replaces",
