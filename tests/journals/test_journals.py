@@ -17,7 +17,11 @@ from otocod.domain import steps
 from otocod.domain.brackets import Bracket
 from otocod.domain.decide import decide_all
 from otocod.domain.decisions import Decision
+from otocod.domain.steps import Told
+from otocod.engine import mailbox
 from tests.journals.__main__ import RECORDED, features_of, recorded
+from tests.simulation.plan import SQLITE_EVERY
+from tests.simulation.runner import run_seed
 
 FILES = sorted(RECORDED.glob("*.jsonl"))
 # What no simulated bracket of the recordings is told or asks for, and a test of the core is.
@@ -161,3 +165,13 @@ def test_file_that_is_no_recording_is_refused(tmp_path: Path, text: str) -> None
     file.write_text(text)
     with pytest.raises(RecordingUnreadable):
         replay(load(file))
+
+
+@pytest.mark.filterwarnings("ignore:coroutine 'SimBroker")
+def test_journal_in_a_real_file_that_holds_less_than_was_decided_on_is_a_violation_of_the_simulation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seed = 30 * SQLITE_EVERY
+    assert run_seed(seed).violations == ()
+    monkeypatch.setattr(mailbox, "Told", lambda now_us, events: Told(now_us, events[1:]))
+    assert any(text.startswith("D8 the journal of") for text in run_seed(seed).violations)

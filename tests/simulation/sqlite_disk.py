@@ -2,14 +2,15 @@
 
 The store runs as it is, its group commits, savepoints, epochs and reads among them; only the driver's thread is left
 out. Beside it the model goes on, and whatever the two say differently is a violation: that is how the model, on which
-all other seeds run, is held to be the database's equal. At the end the production audit reads the file.
+all other seeds run, is held to be the database's equal. At the end the production audit reads the file, and every
+journal in it is decided again.
 """
 
 import asyncio
 import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,6 +20,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import StaticPool
 
+from otocod.adapters.sqlite import readmodel
 from otocod.adapters.sqlite.engine import (
     READER_PRAGMAS,
     WRITER_PRAGMAS,
@@ -27,6 +29,7 @@ from otocod.adapters.sqlite.engine import (
     FailureKind,
     own_transactions,
 )
+from otocod.adapters.sqlite.replay import replay
 from otocod.adapters.sqlite.store import SqliteStore
 from otocod.audit import BrokerLeg, BrokerOrder, audit
 from otocod.domain.brackets import Bracket
@@ -138,8 +141,18 @@ class SqliteTwin:
                 if found.rule == "S4" and world.plan.is_on("late_fills"):
                     continue  # an exit that had ended has filled, with or without its entry: the broker's doing
                 world.violation(f"D7 the audit finds {found.rule}: {found.text}")
+            self._replay()
         finally:
             self._directory.cleanup()
+
+    def _replay(self) -> None:
+        """Every journal in the file leads to the record beside it."""
+        with closing(readmodel.open_readonly(self._path)) as connection:
+            for bracket in readmodel.list_brackets(connection):
+                found = replay(readmodel.recording(connection, bracket["bracket_id"]))
+                if not found.is_same or found.unrecorded:
+                    what = found.difference or found.astray or found.unrecorded
+                    self._world.violation(f"D8 the journal of {bracket['client_ref']} leads elsewhere: {what}")
 
 
 def _as_listed(order: dict[str, Any]) -> BrokerOrder:
