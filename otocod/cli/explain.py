@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from otocod.adapters.sqlite.replay import Replayed
     from otocod.beside import Truth
 
+# As wide as a time by `at_text`: what belongs to a line stands under its words.
 _MARGIN = f"{'':<23}  "
-# As `at_text` prints a time, and under it what belongs to it.
 _Truths = Mapping[str, Sequence["Truth"]] | None
 
 

@@ -20,10 +20,10 @@ Row = Mapping[str, Any]
 
 _COLUMNS = ("seq", "bracket_id", "at_us", "event", "from_state", "to_state", "detail", "payload_json")
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM journal WHERE bracket_id = ?"  # noqa: S608 - names of columns, above
-_TABLES = (
+_TABLE = (
     "CREATE TABLE IF NOT EXISTS journal (bracket_id TEXT NOT NULL, seq INTEGER NOT NULL, at_us INTEGER NOT NULL,"
     " event TEXT NOT NULL, from_state TEXT, to_state TEXT NOT NULL, detail TEXT NOT NULL, payload_json TEXT,"
-    " PRIMARY KEY (bracket_id, seq)) STRICT",
+    " PRIMARY KEY (bracket_id, seq)) STRICT"
 )
 _DIRECTORY_MODE = 0o750
 # What copying may take is never the last of the disk: exits need it more.
@@ -108,8 +108,7 @@ def _writing(archive: Path) -> Iterator[sqlite3.Connection]:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA trusted_schema = OFF")
         connection.execute("BEGIN IMMEDIATE")
-        for statement in _TABLES:
-            connection.execute(statement)
+        connection.execute(_TABLE)
         yield connection
         connection.execute("COMMIT")
     descriptor = os.open(archive.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
