@@ -1,5 +1,5 @@
-"""`make journals`: record the chosen simulated brackets anew. `--choose 1..300` chooses them anew among those seeds;
-`--replay 1..300` records nothing, and decides the journals of all brackets of these seeds again.
+"""`make journals`: choose simulated brackets anew among some seeds (`--choose 1..260`), and record them. Without it
+those of the last choice; `--replay 1..300` records nothing and decides the journals of all of these seeds again.
 
 A simulated bracket is recorded the same on every machine. The choice is made so that a few small recordings hold every
 kind of event, command, line of the journal, outcome and mode that the seeds have to offer.

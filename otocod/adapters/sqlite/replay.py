@@ -106,7 +106,7 @@ def replay(recording: Recording) -> Replayed:
                 return Replayed(stored.bracket_id, tuple(beliefs), found)
             bracket = decision.bracket
             beliefs.append(Belief(change.seq, int(change.rows[-1]["seq"]), change.at_us, bracket))
-    return Replayed(stored.bracket_id, tuple(beliefs), astray=tuple(_astray(bracket, stored)))
+    return Replayed(stored.bracket_id, tuple(beliefs), astray=tuple(_astray(bracket, stored, recording["bracket"])))
 
 
 def _record(recording: Recording) -> Bracket:
@@ -184,12 +184,14 @@ def _only(these: tuple[str, ...], those: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(each for each in these if each not in those) or (these if set(these) == set(those) else ())
 
 
-def _astray(bracket: Bracket | None, stored: Bracket) -> Iterator[str]:
+def _astray(bracket: Bracket | None, stored: Bracket, row: Mapping[str, Any]) -> Iterator[str]:
+    """A field that the release which stored the record did not have says nothing."""
     if bracket is None:
         yield "journal"
         return
+    had = {*row, *json.loads(row["more_json"]), "request", "policy", "orders", "staged", "suspects"}
     for field in fields(Bracket):
-        if getattr(bracket, field.name) != getattr(stored, field.name):
+        if field.name in had and getattr(bracket, field.name) != getattr(stored, field.name):
             yield field.name
 
 
