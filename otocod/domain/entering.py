@@ -49,7 +49,23 @@ def pursue_entry(turn: Turn) -> None:
     elif entry.has_any_fill:
         if turn.bracket.exits_allowed_us is None:
             turn.set(exits_allowed_us=turn.now_us)
+        _tell_late_fill(turn)
         _check_ratio(turn)
+
+
+def _tell_late_fill(turn: Turn) -> None:
+    """What fills after its end was seen is protected like the rest, and a person told. Legs follow one another for a
+    moment, and a fill may be told behind the cancel that it won against.
+    """
+    bracket = turn.bracket
+    assert bracket.exits_allowed_us is not None
+    is_late = turn.now_us >= bracket.exits_allowed_us + RATIO_JUDGED_AFTER_US and not bracket.uneven
+    if is_late and bracket.entry_units > turn.before.entry_units:
+        turn.attend(
+            "entry_filled_late",
+            f"the entry has filled further after its end was seen: {bracket.entry_units} units now, all are being"
+            " protected",
+        )
 
 
 def _note_first_fill(turn: Turn) -> None:

@@ -401,6 +401,20 @@ def test_late_fill_whose_other_leg_is_found_by_the_reading_is_protected() -> Non
     assert core.bracket.state is B.EXITS_LIVE
 
 
+@pytest.mark.covers("F42")
+@pytest.mark.parametrize(("after_s", "is_told"), [(0.5, False), (60, True)])
+def test_fill_long_after_the_end_of_the_entry_is_protected_and_told(after_s: float, is_told: bool) -> None:
+    core = Core(quantity=3)
+    core.confirm(core.entry)
+    core.report(core.entry, W.CANCELLED, 2)
+    core.confirm_exits()
+    core.wait(after_s)
+    core.report(core.entry, W.CANCELLED, 3)
+    core.confirm_exits()
+    assert sum(order.spec.legs[0].quantity for order in core.live(Role.STOP)) == 3
+    assert (core.alarms == ["entry_filled_late"]) is is_told
+
+
 @pytest.mark.covers("F39")
 def test_legs_that_a_later_fill_puts_in_ratio_are_told_once_and_the_old_word_is_taken_back() -> None:
     core = Core(quantity=3)
