@@ -31,6 +31,10 @@ DELAYED_LEVEL = "demo"
 # People look at screens: so many brackets' quotes are fetched for them, for so long after each look.
 SHOWN_MOST = 50
 SHOWN_FOR_US = 60_000_000
+# Brackets that need no quotes but to be told that their stop is jumped over: so many are quoted for it, and looked at
+# so seldom. With thousands of them each second's look would hold up a fill's exits.
+JUMP_ALONE_MOST = 200
+_JUMP_ALONE_EVERY = 5  # looks at all
 # A bracket that did not act on what it was told (it was held, or busy with something else) is told again.
 TELL_AGAIN_US = 10_000_000
 
@@ -75,16 +79,21 @@ class QuoteWatch:
         self._is_delayed = False
         self._shown: dict[BracketId, _Spectacle] = {}
         self._shown_until_us = 0
+        self._for_jump_alone: set[BracketId] = set()
+        self._looks = 0
 
     # What is watched.
 
     def bracket_changed(self, bracket: Bracket) -> None:
         """Called with each new record; costs next to nothing for a bracket that watches nothing."""
         watcher = self._watchers.get(bracket.bracket_id)
-        if not _wants_quotes(bracket):
-            if watcher is not None:
-                self._drop(bracket.bracket_id, watcher)
-            return
+        is_needed = _wants_quotes(bracket)
+        if is_needed or not self._is_for_jump_alone(bracket):
+            self._for_jump_alone.discard(bracket.bracket_id)
+            if not is_needed:
+                if watcher is not None:
+                    self._drop(bracket.bracket_id, watcher)
+                return
         if watcher is None:
             watcher = self._add(bracket)
         watcher.rules = None if bracket.first_fill_us is None else bracket.request.stop_rules
@@ -95,7 +104,16 @@ class QuoteWatch:
             known = {sight.watched: sight for sight in watcher.sights}
             watcher.sights = tuple(known.get(each) or _Sight(each, _watch_for(bracket, each)) for each in wanted)
 
+    def _is_for_jump_alone(self, bracket: Bracket) -> bool:
+        if bracket.state is BracketState.CLOSED or bracket.passed is None:
+            return False
+        if bracket.bracket_id not in self._for_jump_alone and len(self._for_jump_alone) >= JUMP_ALONE_MOST:
+            return False
+        self._for_jump_alone.add(bracket.bracket_id)
+        return True
+
     def forget(self, bracket_id: BracketId) -> None:
+        self._for_jump_alone.discard(bracket_id)
         watcher = self._watchers.get(bracket_id)
         if watcher is not None:
             self._drop(bracket_id, watcher)
@@ -191,8 +209,11 @@ class QuoteWatch:
         if self._shown and self._clock.now_us() > self._shown_until_us:
             self._shown = {}
             self._want_soon()
+        self._looks += 1
+        is_for_all = self._looks % _JUMP_ALONE_EVERY == 0
         for bracket_id in tuple(self._watchers):
-            self._look_at(bracket_id)
+            if is_for_all or bracket_id not in self._for_jump_alone:
+                self._look_at(bracket_id)
 
     def _look(self, seen: _Spectacle) -> SpreadQuote | QuoteFault:
         if self._is_delayed:
@@ -210,7 +231,8 @@ class QuoteWatch:
             return  # dropped by what an earlier bracket of this round did
         now_us = self._clock.now_us()
         quote = self._look(watcher)
-        self._judge(bracket_id, watcher, quote, now_us)
+        if bracket_id not in self._for_jump_alone:
+            self._judge(bracket_id, watcher, quote, now_us)
         self._follow(bracket_id, watcher, quote, now_us)
         for sight in watcher.sights:
             if self._watchers.get(bracket_id) is not watcher:
@@ -274,7 +296,7 @@ def _wants_quotes(bracket: Bracket) -> bool:
     """From the acceptance on, so that the quotes are there when the entry fills."""
     if bracket.state is BracketState.CLOSED:
         return False
-    if bracket.request.stop_rules is not None or bracket.request.walks or bracket.passed is not None:
+    if bracket.request.stop_rules is not None or bracket.request.walks:
         return True
     if bracket.protection is not Protection.WATCHED:
         return False
