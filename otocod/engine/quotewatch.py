@@ -34,6 +34,7 @@ SHOWN_FOR_US = 60_000_000
 # Brackets that need no quotes but to be told that their stop is jumped over: so many are quoted for it, and looked at
 # so seldom. With thousands of them each second's look would hold up a fill's exits.
 JUMP_ALONE_MOST = 200
+JUMP_ALONE_AFTER_S = 10.0  # nothing but exits may follow a fill at once, and many brackets are one subscription
 _JUMP_ALONE_EVERY = 5  # looks at all
 _LOOKS_AT_ONCE = 10  # some 0.2 ms
 # A bracket that did not act on what it was told (it was held, or busy with something else) is told again.
@@ -80,23 +81,40 @@ class QuoteWatch:
         self._is_delayed = False
         self._shown: dict[BracketId, _Spectacle] = {}
         self._shown_until_us = 0
-        self._for_jump_alone: set[BracketId] = set()
+        self._for_jump_alone: dict[BracketId, Bracket] = {}
+        self._is_jump_due = False
         self._looks = 0
 
     # What is watched.
 
     def bracket_changed(self, bracket: Bracket) -> None:
         """Called with each new record; costs next to nothing for a bracket that watches nothing."""
-        watcher = self._watchers.get(bracket.bracket_id)
-        is_needed = _wants_quotes(bracket)
-        if is_needed or not self._is_for_jump_alone(bracket):
-            self._for_jump_alone.discard(bracket.bracket_id)
-            if not is_needed:
-                if watcher is not None:
-                    self._drop(bracket.bracket_id, watcher)
-                return
-        if watcher is None:
-            watcher = self._add(bracket)
+        if _wants_quotes(bracket):
+            self._for_jump_alone.pop(bracket.bracket_id, None)
+            self._watch(bracket)
+        elif self._is_for_jump_alone(bracket):
+            self._for_jump_alone[bracket.bracket_id] = bracket
+            if bracket.bracket_id in self._watchers:
+                self._watch(bracket)
+            elif not self._is_jump_due:
+                self._is_jump_due = True
+                asyncio.get_running_loop().call_later(JUMP_ALONE_AFTER_S, self._watch_for_jumps)
+        else:
+            self.forget(bracket.bracket_id)
+
+    def _is_for_jump_alone(self, bracket: Bracket) -> bool:
+        if bracket.state is BracketState.CLOSED or bracket.passed is None:
+            return False
+        return bracket.bracket_id in self._for_jump_alone or len(self._for_jump_alone) < JUMP_ALONE_MOST
+
+    def _watch_for_jumps(self) -> None:
+        self._is_jump_due = False
+        for bracket_id, bracket in self._for_jump_alone.items():
+            if bracket_id not in self._watchers:
+                self._watch(bracket)
+
+    def _watch(self, bracket: Bracket) -> None:
+        watcher = self._watchers.get(bracket.bracket_id) or self._add(bracket)
         watcher.rules = None if bracket.first_fill_us is None else bracket.request.stop_rules
         if watcher.best is None and bracket.stop_level is not None:
             watcher.best = bracket.stop_level.best
@@ -105,16 +123,8 @@ class QuoteWatch:
             known = {sight.watched: sight for sight in watcher.sights}
             watcher.sights = tuple(known.get(each) or _Sight(each, _watch_for(bracket, each)) for each in wanted)
 
-    def _is_for_jump_alone(self, bracket: Bracket) -> bool:
-        if bracket.state is BracketState.CLOSED or bracket.passed is None:
-            return False
-        if bracket.bracket_id not in self._for_jump_alone and len(self._for_jump_alone) >= JUMP_ALONE_MOST:
-            return False
-        self._for_jump_alone.add(bracket.bracket_id)
-        return True
-
     def forget(self, bracket_id: BracketId) -> None:
-        self._for_jump_alone.discard(bracket_id)
+        self._for_jump_alone.pop(bracket_id, None)
         watcher = self._watchers.get(bracket_id)
         if watcher is not None:
             self._drop(bracket_id, watcher)

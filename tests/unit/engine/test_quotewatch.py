@@ -12,7 +12,14 @@ from otocod.domain.ids import BracketId
 from otocod.domain.quotes import FeedState, LegQuote, SpreadQuote
 from otocod.domain.specs import Protection
 from otocod.domain.spreads import closing_legs
-from otocod.engine.quotewatch import JUMP_ALONE_MOST, SHOWN_FOR_US, SHOWN_MOST, WANT_AFTER_S, QuoteWatch
+from otocod.engine.quotewatch import (
+    JUMP_ALONE_AFTER_S,
+    JUMP_ALONE_MOST,
+    SHOWN_FOR_US,
+    SHOWN_MOST,
+    WANT_AFTER_S,
+    QuoteWatch,
+)
 from otocod.ports.quotes import Instrument, QuoteEvent, QuoteHealth, QuotesChanged, QuotesDown
 from tests.support.core import Core
 from tests.support.desk import LONG, SECOND_US, SHORT, START_US
@@ -148,6 +155,7 @@ async def test_stop_that_rests_in_any_mode_has_its_legs_quoted() -> None:
     desk.watch.bracket_changed(core.bracket)
     core.go_live()
     desk.watch.bracket_changed(core.bracket)
+    await pass_s(JUMP_ALONE_AFTER_S)
     assert desk.watch.quote_of(core.bracket.bracket_id) is not None
 
 
@@ -164,6 +172,7 @@ async def test_jump_over_a_stop_that_needs_no_quotes_is_told_and_nothing_else_of
     desk.watch.forget(desk.bracket.bracket_id)
     desk.bracket = jump_alone()
     desk.watch.bracket_changed(desk.bracket)
+    await pass_s(JUMP_ALONE_AFTER_S)
     desk.closes_at("2.51", "0.60")
     await desk.pass_s(30)
     assert {told.kind for told in desk.reached()} == {WatchKind.STOP_PASSED}
@@ -176,10 +185,13 @@ async def test_thousands_of_stops_are_not_quoted_for_a_jump_alone() -> None:
     brackets = [jump_alone(number) for number in range(JUMP_ALONE_MOST + 1)]
     for bracket in brackets:
         desk.watch.bracket_changed(bracket)
+    assert desk.watch.quote_of(brackets[0].bracket_id) is None, "at once nothing but exits follows a fill"
+    await pass_s(JUMP_ALONE_AFTER_S)
     assert desk.watch.quote_of(brackets[-2].bracket_id) is not None
     assert desk.watch.quote_of(brackets[-1].bracket_id) is None
     desk.watch.forget(brackets[0].bracket_id)
     desk.watch.bracket_changed(brackets[-1])
+    await pass_s(JUMP_ALONE_AFTER_S)
     assert desk.watch.quote_of(brackets[-1].bracket_id) is not None
     desk.watch.bracket_changed(replace(brackets[1], state=BracketState.CLOSED))
     assert desk.watch.quote_of(brackets[1].bracket_id) is None
