@@ -1,8 +1,6 @@
 """The composition root: which adapter serves which port, and the process around the engine. It alone knows them all."""
 
 import asyncio
-import errno
-import fcntl
 import json
 import os
 import random
@@ -13,7 +11,7 @@ import sqlite3
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from zoneinfo import ZoneInfo
 from sqlalchemy.exc import DBAPIError
 
 from otocod import __version__, config, logs
-from otocod.adapters import metrics
+from otocod.adapters import holding, metrics
 from otocod.adapters.admin import AdminSocket
 from otocod.adapters.alerts import routes as alert_routes
 from otocod.adapters.alerts.channels import channels_of
@@ -33,14 +31,12 @@ from otocod.adapters.collector import Collector
 from otocod.adapters.doctor import Surroundings, alert_checks, check, surroundings_checks
 from otocod.adapters.metrics import Metrics, MetricsPort, ObservedStore
 from otocod.adapters.queue import landlock
-from otocod.adapters.queue.init import check_directory, init_queue
-from otocod.adapters.queue.reader import QueueReader
-from otocod.adapters.queue.rows import Answer, AnswerStatus, HandedRow, QueueRow
+from otocod.adapters.queue.requests import QueueRequests
 from otocod.adapters.queue.worker import QueueAlarm
 from otocod.adapters.sqlite.archive import ArchiveFailed
-from otocod.adapters.sqlite.check import NotFit, require_fit
+from otocod.adapters.sqlite.check import NotFit
 from otocod.adapters.sqlite.engine import DiskFailed, FailureKind
-from otocod.adapters.sqlite.migrate import SchemaTooNew, WrongIdentity, check_identity, upgrade
+from otocod.adapters.sqlite.migrate import SchemaTooNew, WrongIdentity
 from otocod.adapters.sqlite.reading import SqliteReadModel
 from otocod.adapters.sqlite.readmodel import at_text
 from otocod.adapters.sqlite.retention import Pruned, archive_journals, months_before_us
@@ -61,14 +57,13 @@ from otocod.adapters.web.page import Place, WebPage
 from otocod.adapters.zones import is_zone, zone_offsets
 from otocod.config import AlertSettings, Environment, LimitSettings, Loaded, Settings, config_path
 from otocod.domain.brackets import OnDoubleExit, OnUnprotectable, Policy
-from otocod.domain.ids import BracketId, RequestId
+from otocod.domain.ids import BracketId
 from otocod.engine.board import Board
 from otocod.engine.health import Health, engine_checks
 from otocod.engine.limits import DAY_US, RiskLimits
 from otocod.engine.operator import OperatorService
 from otocod.engine.supervisor import EngineSettings, LockLost, Supervisor, accounts_of
 from otocod.ports.admin import AdminFailed, JsonList, JsonObject
-from otocod.ports.requests import QueuedRequest, RequestAnswer, SpoiledRequest
 from otocod.ports.store import Alarm, BracketChange, Setting, Store, StoreFailed
 
 log = logs.get_log(__name__)
@@ -80,10 +75,6 @@ _WARM_EVERY_S = 30.0
 _FLUSH_S = 1.0
 # Other programs may hold the queue file.
 _TRIM_LIMIT_S = 600.0
-
-
-class _AlreadyRunning(Exception):
-    pass
 
 
 def run(loaded: Loaded) -> int:
@@ -101,8 +92,8 @@ def run(loaded: Loaded) -> int:
     for warning in loaded.warnings:
         log.warning("configuration_warning", told=warning)
     try:
-        lock = _prepare(settings)
-    except _AlreadyRunning:
+        lock = holding.prepare(settings)
+    except holding.AlreadyRunning:
         return _refuse(EXIT_RUNNING, (f"another otocod runs on {settings.data_dir}",))
     except SchemaTooNew as error:
         return _refuse(EXIT_REFUSED, (str(error),))
@@ -110,7 +101,7 @@ def run(loaded: Loaded) -> int:
         return _refuse(EXIT_REFUSED, map(str, error.problems))
     except WrongIdentity as error:
         return _refuse(EXIT_REFUSED, error.reasons)
-    except _QueueUnsafe as error:
+    except holding.QueueUnsafe as error:
         return _refuse(EXIT_REFUSED, error.refusals)
     except (OSError, ValueError) as error:
         return _refuse(EXIT_REFUSED, (f"{settings.data_dir}: {getattr(error, 'strerror', None) or error}",))
@@ -148,61 +139,6 @@ def _cause_of(error: BaseException) -> DiskFailed | LockLost | None:
     return error if isinstance(error, DiskFailed | LockLost) else None
 
 
-class _QueueUnsafe(Exception):
-    def __init__(self, refusals: Sequence[str]) -> None:
-        super().__init__("\n".join(refusals))
-        self.refusals = refusals
-
-
-def _prepare(settings: Settings) -> int:
-    """The directory, the lock, the databases; answers with the lock's descriptor, which is held for life."""
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o750)
-    settings.data_dir.chmod(0o750)
-    lock = _take_lock(settings.lock)
-    try:
-        require_fit(settings.state_db)
-        saved = upgrade(settings.state_db)
-        if saved is not None:
-            log.info("database_upgraded", backup=str(saved))
-        check_identity(settings.state_db, environment=settings.environment.value, accounts=settings.accounts)
-        if not os.path.lexists(settings.queue):
-            # Whatever else stands there is compared, and moved aside, by the confined reader.
-            init_queue(settings.queue, group=None)
-        refusals = check_directory(settings.queue, _can_confine())
-        if refusals:
-            raise _QueueUnsafe(refusals)
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
-def _take_lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-            raise _AlreadyRunning from None
-        raise
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-    return descriptor
-
-
-def _is_file(path: Path, held: os.stat_result) -> bool:
-    """Whether the lock file is still the one that is held: whoever removes it lets a second daemon in."""
-    try:
-        return os.path.samestat(os.lstat(path), held)
-    except OSError:
-        return False
-
-
-def _can_confine() -> bool:
-    return landlock.is_available()
-
-
 def _run_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     try:
         import uvloop
@@ -235,7 +171,7 @@ class _Daemon:
         self.auth: Authenticator | None = None
         self.supervisor: Supervisor | None = None
         self.alerts: Dispatcher | None = None
-        self.queue: _Queue | None = None
+        self.queue: QueueRequests | None = None
         self.deadman: DeadMan | None = None
         self._warming: asyncio.Task[None] | None = None
 
@@ -278,7 +214,7 @@ class _Daemon:
             self.clock,
             times=StreamerTimes(heartbeat_interval_s=settings.heartbeat_interval_s),
         )
-        queue = _Queue(settings.queue, self.clock, self._queue_alarm, figures.request_answered)
+        queue = QueueRequests(settings.queue, self.clock, self._queue_alarm, figures.request_answered)
         self.queue = queue
         self.supervisor = supervisor = Supervisor(
             settings=self._engine_settings(),
@@ -295,7 +231,7 @@ class _Daemon:
             sessions=BrokerSessions(Reader(transport, auth), self.clock, settings.data_dir / "sessions.json"),
             zone_offsets=zone_offsets,
             is_zone=is_zone,
-            holds_lock=partial(_is_file, settings.lock, os.fstat(self._lock)),
+            holds_lock=partial(holding.is_file, settings.lock, os.fstat(self._lock)),
             past_requests=await asyncio.to_thread(past_requests, settings.state_db, accounts),
         )
         figures.supervisor = supervisor
@@ -506,8 +442,8 @@ class _Daemon:
             ),
             check(
                 "confinement",
-                _can_confine(),
-                "Landlock" if _can_confine() else "no Landlock",
+                landlock.is_available(),
+                "Landlock" if landlock.is_available() else "no Landlock",
                 "use a kernel with Landlock, or keep the queue private",
             ),
             *await asyncio.to_thread(surroundings_checks, places_of(self.settings, os.environ), os.environ),
@@ -646,55 +582,3 @@ def _limits(settings: LimitSettings) -> RiskLimits:
         risk_per_day=settings.risk_per_day,
         orders_per_day=settings.orders_per_day,
     )
-
-
-class _Queue:
-    """Implements ports.requests.RequestQueue over the confined reader."""
-
-    def __init__(
-        self,
-        path: Path,
-        clock: SystemClock,
-        on_alarm: Callable[[QueueAlarm], None],
-        on_answers: Callable[[Sequence[RequestAnswer]], None],
-    ) -> None:
-        self._on_answers = on_answers
-        self._take: Callable[[Sequence[QueuedRequest | SpoiledRequest]], None] | None = None
-        self._reader = QueueReader(
-            path,
-            on_batch=self._batch,
-            on_alarm=on_alarm,
-            confine=landlock.confine_thread if _can_confine() else None,
-            now_us=clock.now_us,
-        )
-
-    async def start(self, take: Callable[[Sequence[QueuedRequest | SpoiledRequest]], None]) -> None:
-        self._take = take
-        await self._reader.start()
-
-    async def stop(self) -> None:
-        await self._reader.stop()
-
-    def _batch(self, rows: Sequence[HandedRow]) -> None:
-        assert self._take is not None
-        self._take([_request(row) for row in rows])
-
-    def trim(self, *, answered_before_us: int) -> "asyncio.Future[int | None]":
-        return self._reader.trim(answered_before_us=answered_before_us)
-
-    def answer(self, answers: Sequence[RequestAnswer]) -> None:
-        self._reader.answer([_answer(answer) for answer in answers])
-        self._on_answers(answers)
-
-
-def _request(row: HandedRow) -> QueuedRequest | SpoiledRequest:
-    request_id = RequestId(row.id)
-    if isinstance(row, QueueRow):
-        return QueuedRequest(request_id, row.client_ref, row.account, row.request, row.created_at_us)
-    return SpoiledRequest(request_id, row.client_ref, row.reasons)
-
-
-def _answer(answer: RequestAnswer) -> Answer:
-    status = AnswerStatus.REJECTED if answer.bracket_id is None else AnswerStatus.ACCEPTED
-    reason = "\n".join(answer.reasons) or None
-    return Answer(answer.request_id, answer.client_ref, status, reason, answer.bracket_id)

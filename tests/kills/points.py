@@ -21,6 +21,8 @@ from functools import partial
 from typing import Any
 
 from otocod import bootstrap, logs
+from otocod.adapters import holding
+from otocod.adapters.queue.requests import QueueRequests
 from otocod.adapters.sqlite import store as store_module
 from otocod.adapters.sqlite.store import SqliteStore
 from otocod.adapters.tastytrade import http
@@ -154,9 +156,9 @@ def _around(trap: Trap, before: str | None, after: str | None) -> Callable[[Call
 
 
 def _watch_start(trap: Trap) -> None:
-    _replace(bootstrap, "require_fit", _around(trap, "start.locked", "start.upgrading"))
-    _replace(bootstrap, "upgrade", _around(trap, None, "start.upgraded"))
-    _replace(bootstrap, "check_identity", _around(trap, None, "start.identified"))
+    _replace(holding, "require_fit", _around(trap, "start.locked", "start.upgrading"))
+    _replace(holding, "upgrade", _around(trap, None, "start.upgraded"))
+    _replace(holding, "check_identity", _around(trap, None, "start.identified"))
 
     def ready(emit: Callable[..., None]) -> Callable[..., None]:
         def run(**fields: Any) -> None:
@@ -267,9 +269,9 @@ def _watch_wire(trap: Trap) -> None:
 
 
 def _watch_queue(trap: Trap) -> None:
-    _replace(bootstrap._Queue, "_batch", _around(trap, "queue.taken", None))
+    _replace(QueueRequests, "_batch", _around(trap, "queue.taken", None))
     # A thread writes the answers, so after this call they are on their way.
-    _replace(bootstrap._Queue, "answer", _around(trap, "queue.answering", "queue.handed_back"))
+    _replace(QueueRequests, "answer", _around(trap, "queue.answering", "queue.handed_back"))
 
 
 def _watch_stop(trap: Trap) -> None:
